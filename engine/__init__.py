@@ -1,0 +1,1 @@
+"""Tokens: the engines behind the gateway. The only package that imports vllm."""

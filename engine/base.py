@@ -1,0 +1,275 @@
+"""What Farebox asks of an engine: render a prompt, generate tokens, say how it is.
+
+The gateway knows engines only through this file. `engine.embedded` implements it with vLLM in this process,
+`engine.scripted` with a script, for the faults that a real engine can't be asked for.
+
+Errors:
+
+    EngineError
+    ├── EngineStartError        the engine can't be started; the sentence says what to do
+    ├── PromptError             this prompt can't be rendered; the client can mend it
+    │   └── UnsupportedFeature  the model or its card lacks what the request needs
+    ├── EngineOverloaded        queues are full; try again later
+    ├── GenerationFailed        this request failed; others may go on
+    └── EngineDead              the engine is gone; only a restart of the process helps
+"""
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
+
+Precision = Literal["fp8", "fp16", "bf16", "auto"]
+FinishReason = Literal["stop", "length", "tool_calls", "error"]
+
+
+class EngineError(Exception):
+    """Base of every error that an engine raises."""
+
+
+class EngineStartError(EngineError):
+    """The engine can't be started. The message is one sentence for the operator."""
+
+
+class PromptError(EngineError):
+    """The prompt can't be rendered. The message is for the client; `param` names the field."""
+
+    def __init__(self, message: str, param: str = "messages") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnsupportedFeature(PromptError):
+    """The request needs something that this model or its card doesn't have."""
+
+
+class EngineOverloaded(EngineError):
+    """The engine's queues are full (vLLM: `max_num_queued_reqs`, `max_num_queued_tokens`)."""
+
+
+class GenerationFailed(EngineError):
+    """This request failed in the engine; the engine itself lives."""
+
+
+class EngineDead(EngineError):
+    """The engine process is gone and won't come back without a restart of this process."""
+
+
+class EngineState(enum.Enum):
+    """Where an engine is in its life; `READY` means that it has generated a token."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEAD = "dead"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which weights to load and how. Model cards with equal specs share one engine.
+
+    `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
+    `AsyncEngineArgs`, checked at start.
+    """
+
+    source: str
+    precision: Precision = "auto"
+    context_length: int | None = None
+    options: Mapping[str, JSONValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How one model card turns conversations into prompts and tokens back into messages.
+
+    The parser names are vLLM's (`vllm.parser.ParserManager`); `None` means that the model has no such output.
+    `chat_template` is Jinja text; `None` takes the one that comes with the weights.
+    """
+
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """A constraint on the output: any JSON object, JSON of a schema, or a regular expression."""
+
+    kind: Literal["json_object", "json_schema", "regex"]
+    json_schema: Mapping[str, JSONValue] | None = None
+    regex: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A chat request as far as the prompt and the parsing of the answer depend on it.
+
+    `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated.
+    """
+
+    messages: Sequence[Mapping[str, JSONValue]]
+    tools: Sequence[Mapping[str, JSONValue]] = ()
+    tool_choice: str | Mapping[str, JSONValue] = "none"
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
+    cache_salt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt: its exact length in tokens is known before anything is generated.
+
+    `handle` belongs to the engine that rendered it and carries what that engine needs to generate and parse.
+    """
+
+    tokens: int
+    handle: object
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. Every value has been checked against the model's parameter profile.
+
+    `top_k` 0 means off; `logprobs` is the number of alternatives per token (0: the chosen token only), `None` off;
+    `logit_bias` maps token ids to biases.
+    """
+
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One request to the engine. `trace_headers` carry the W3C trace context, if any."""
+
+    request_id: str
+    prompt: Prompt
+    sampling: Sampling
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token with its natural-log probability, and the likeliest alternatives at its place."""
+
+    token_id: int
+    text: str
+    logprob: float
+    special: bool = False
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call: `id` and `name` come once, `arguments` is appended."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one choice gained since its last delta. Several tokens are merged when the reader is slow.
+
+    `completion_tokens` and `reasoning_tokens` are totals of this choice so far, as the engine counts them (a stop
+    token counts); `cached_tokens` is how much of the prompt came from the prefix cache.
+    """
+
+    index: int
+    text: str
+    completion_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class Generation(AsyncIterator[Delta], Protocol):
+    """A running request: iterate over its deltas; `aclose` stops the engine's work on it.
+
+    `counts` may be read at any time, without awaiting, and after `aclose`: it covers every token that the engine
+    has handed over, whether it has been read or not, since a token generated is a token charged.
+    """
+
+    @property
+    def counts(self) -> "TokenCounts": ...
+
+    async def aclose(self) -> None:
+        """Abort if unfinished. Idempotent, and safe to call while the surrounding task is being cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Totals over all choices of a request. `cached` is a part of `prompt`, `reasoning` one of `completion`."""
+
+    prompt: int
+    cached: int = 0
+    completion: int = 0
+    reasoning: int = 0
+
+
+class Renderer(Protocol):
+    """Turns conversations and texts into prompts, in the format of one model card."""
+
+    async def chat(self, conversation: Conversation) -> Prompt:
+        """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""
+
+    async def text(self, text: str) -> Prompt:
+        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do)."""
+
+    def token_ids(self, ids: Sequence[int]) -> Prompt:
+        """Raises PromptError if an id is outside the vocabulary."""
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        """The prompt decoded, for `echo`."""
+
+
+class Engine(Protocol):
+    """One set of weights, batched."""
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def context_length(self) -> int:
+        """In tokens, prompt and completion together. Known once started."""
+
+    async def start(self) -> None:
+        """Loads the weights and generates a token. Raises EngineStartError."""
+
+    async def stop(self) -> None:
+        """Ends the engine and its processes. Idempotent."""
+
+    def renderer(self, chat_format: ChatFormat) -> Renderer:
+        """Raises EngineStartError if a parser is unknown."""
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Admits the request. Raises EngineOverloaded, EngineDead, PromptError; the Generation, while it is
+        iterated, GenerationFailed or EngineDead."""
+
+    async def check(self) -> None:
+        """Raises EngineDead when the engine is gone."""

@@ -1,0 +1,1 @@
+"""Handlers of a few lines each: parse, call the pipeline, respond."""
