@@ -1,0 +1,48 @@
+# `make run` and `make test` are all that a fresh machine with Python and make needs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# What the gateway is asked to serve, and more: make run ARGS="--port 9000"
+ARGS   ?=
+# Which vLLM to install: auto looks at the machine; cpu, cuda or none
+BUILD  ?= auto
+
+.PHONY: help run test lint format bench clean
+
+help:
+	@echo "make run    install what is missing and serve the demo model on http://127.0.0.1:8000"
+	@echo "make test   lint and run all tests"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make bench  measure Farebox beside vLLM's own server"
+	@echo "make clean  remove the virtual environment; the data folder stays"
+
+run: $(VENV)/.installed
+	@$(BIN)/farebox serve $(ARGS)
+
+test: lint
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench $(ARGS)
+
+$(VENV)/.installed: pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py --venv $(VENV) --build $(BUILD)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PYTHON) scripts/install.py --venv $(VENV) --build $(BUILD) --extra dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
