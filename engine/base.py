@@ -15,7 +15,7 @@ Errors:
 """
 
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -156,12 +156,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request to the engine. `trace_headers` carry the W3C trace context, if any."""
+    """One request to the engine. `trace_headers` carry the W3C trace context, if any.
+
+    Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
+    calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
+    """
 
     request_id: str
     prompt: Prompt
     sampling: Sampling
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +210,8 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-class Generation(AsyncIterator[Delta], Protocol):
-    """A running request: iterate over its deltas; `aclose` stops the engine's work on it.
+class Generation(Protocol):
+    """A running request: iterate over its deltas, as its one reader; `aclose` stops the engine's work on it.
 
     `counts` may be read at any time, without awaiting, and after `aclose`: it covers every token that the engine
     has handed over, whether it has been read or not, since a token generated is a token charged.
@@ -214,6 +219,11 @@ class Generation(AsyncIterator[Delta], Protocol):
 
     @property
     def counts(self) -> "TokenCounts": ...
+
+    def __aiter__(self) -> "Generation": ...
+
+    async def __anext__(self) -> Delta:
+        """Raises GenerationFailed or EngineDead, after the deltas that came before."""
 
     async def aclose(self) -> None:
         """Abort if unfinished. Idempotent, and safe to call while the surrounding task is being cancelled."""
