@@ -21,9 +21,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 # PyPI's wheels of these three are CUDA builds. Beside a CPU torch they break `import transformers` ("operator
 # torchvision::nms does not exist"), and serving text needs none of them.
-CPU_OVERRIDES = "".join(
-    f'{package}; python_version < "0"\n' for package in ("torchvision", "torchaudio", "torchcodec")
-)
+CPU_OVERRIDES = "".join(f'{package}; python_version < "0"\n' for package in ("torchvision", "torchaudio", "torchcodec"))
 
 
 def say(text: str) -> None:

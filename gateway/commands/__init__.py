@@ -1,0 +1,1 @@
+"""The commands of `farebox`, one file each."""

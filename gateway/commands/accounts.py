@@ -1,0 +1,119 @@
+"""`farebox accounts create | list | credit | limit | suspend | resume`."""
+
+import argparse
+import asyncio
+
+from gateway.bootstrap import operator
+from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
+from gateway.commands.limits import add_limit_flags, limit_of, limit_text
+from pricing.accounts import Account, Accounts
+from pricing.balance import Limit, LimitKind
+from pricing.errors import InvalidSetting, UnknownAccount
+from pricing.money import format_usd, parse_usd
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("accounts", help="who pays: credit and limits")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    create = actions.add_parser("create", help="make an account, with a limit, prepaid credit, or neither")
+    create.add_argument("name")
+    create.add_argument("--prepaid", metavar="USD", help="spend no more than the credit added, starting with this")
+    add_limit_flags(create)
+    create.set_defaults(run=lambda options: asyncio.run(_create(options)))
+
+    listing = actions.add_parser("list", help="accounts and where they stand")
+    listing.set_defaults(run=lambda options: asyncio.run(_list(options)))
+
+    credit = actions.add_parser("credit", help="add credit to a prepaid account")
+    credit.add_argument("name")
+    credit.add_argument("amount", metavar="USD")
+    credit.add_argument("--reference", help="the payment's id: the same one adds its credit once only")
+    credit.set_defaults(run=lambda options: asyncio.run(_credit(options)))
+
+    limit = actions.add_parser("limit", help="replace an account's limit")
+    limit.add_argument("name")
+    limit.add_argument("--prepaid", metavar="USD", help="make it prepaid, with this credit")
+    add_limit_flags(limit)
+    limit.set_defaults(run=lambda options: asyncio.run(_limit(options)))
+
+    for name in ("suspend", "resume"):
+        action = actions.add_parser(name, help=f"{name} all keys of an account")
+        action.add_argument("name")
+        action.set_defaults(run=lambda options, name=name: asyncio.run(_suspend(options, name == "suspend")))
+        add_database_flags(action)
+    for action in (create, listing, credit, limit):
+        add_database_flags(action)
+
+
+def _wanted_limit(options: argparse.Namespace) -> Limit:
+    if options.prepaid is None:
+        return limit_of(options)
+    if options.limit is not None:
+        raise InvalidSetting("An account is prepaid or has a limit, not both; leave out --prepaid or --limit.")
+    return Limit(LimitKind.PREPAID, parse_usd(options.prepaid))
+
+
+async def _create(options: argparse.Namespace) -> int:
+    async with open_database(options) as database:
+        account = await Accounts(database).create(options.name, _wanted_limit(options), actor=operator())
+    print(f'The account "{account.name}" is made, limit: {limit_text(account.limit)}.')
+    return 0
+
+
+async def _list(options: argparse.Namespace) -> int:
+    async with open_database(options) as database:
+        accounts = await Accounts(database).list()
+        balances = await Accounts(database).balances([account.id for account in accounts])
+    rows = []
+    for account in accounts:
+        balance = balances[account.id]
+        rows.append(
+            {
+                "account": account.name,
+                "limit": limit_text(account.limit),
+                "spent_usd": format_usd(balance.spent_total),
+                "reserved_usd": format_usd(balance.reserved),
+                "left_usd": None if balance.left is None else format_usd(balance.left),
+                "suspended": iso_time(account.suspended_at),
+            }
+        )
+    show_rows(rows, options.json, "There are no accounts. Make one: farebox accounts create NAME")
+    return 0
+
+
+async def _credit(options: argparse.Namespace) -> int:
+    amount = parse_usd(options.amount)
+    async with open_database(options) as database:
+        accounts = Accounts(database)
+        account = await _find(accounts, options.name)
+        balance = await accounts.add_credit(account.id, amount, actor=operator(), reference=options.reference)
+    left = format_usd(balance.left) if balance.left is not None else "any amount"
+    print(f'${format_usd(amount)} added; "{account.name}" has ${left} left.')
+    return 0
+
+
+async def _limit(options: argparse.Namespace) -> int:
+    async with open_database(options) as database:
+        accounts = Accounts(database)
+        account = await _find(accounts, options.name)
+        balance = await accounts.set_limit(account.id, _wanted_limit(options), actor=operator())
+    print(f'The limit of "{account.name}" is now: {limit_text(balance.limit)}.')
+    return 0
+
+
+async def _suspend(options: argparse.Namespace, suspend: bool) -> int:
+    async with open_database(options) as database:
+        accounts = Accounts(database)
+        account = await _find(accounts, options.name)
+        change = accounts.suspend if suspend else accounts.resume
+        await change(account.id, actor=operator())
+    print(f'"{account.name}" is {"suspended" if suspend else "active"}.')
+    return 0
+
+
+async def _find(accounts: Accounts, name: str) -> Account:
+    account = await accounts.find(name)
+    if account is None:
+        raise UnknownAccount(f'There is no account "{name}". `farebox accounts list` shows all.')
+    return account

@@ -1,0 +1,27 @@
+"""`farebox serve`: its flags are the settings."""
+
+import argparse
+
+from gateway.commands.settings_flags import ENVIRONMENT_ONLY, add_settings, settings_of
+from gateway.server import ServeError, configure_logging, run
+from gateway.settings import Settings, variable_of
+
+__all__ = ["ServeError", "add_to"]
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="serve models",
+        description="Serve models over HTTP. Secrets are read from the environment only: "
+        + ", ".join(sorted(variable_of(name) for name in ENVIRONMENT_ONLY))
+        + ".",
+    )
+    add_settings(parser, [name for name in Settings.model_fields if name not in ENVIRONMENT_ONLY])
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    configure_logging(settings)
+    return run(settings)

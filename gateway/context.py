@@ -1,0 +1,120 @@
+"""What is known of a request while it runs: its id, when it came, how it ends. One log line and one count each."""
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import from_exception
+from gateway.metrics import Metrics
+from gateway.responses import ErrorResponse
+
+log = logging.getLogger("farebox.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, never sent
+
+
+class RequestContext:
+    """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
+
+    __slots__ = ("arrived", "code", "fields", "id", "model", "route", "status")
+
+    def __init__(self, request_id: str, route: str) -> None:
+        self.id = request_id
+        self.route = route
+        self.arrived = time.perf_counter()
+        self.status = 0
+        self.model = ""
+        self.code = ""
+        self.fields: dict[str, object] = {}
+
+    def fail(self, code: str, error: BaseException) -> None:
+        """Remember why it failed, and log what nobody expected."""
+        self.code = code
+        if code == "internal_error":
+            log.error("request %s failed", self.id, exc_info=error)
+
+    def client_gone(self) -> None:
+        self.status = STATUS_CLIENT_GONE
+        self.code = "client_gone"
+
+
+class ContextMiddleware:
+    """Outermost: gives every answer its `x-request-id` and `openai-processing-ms`, counts it and logs it.
+
+    Whatever is raised inside becomes an error of the one shape here.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._routes = tuple(sorted(routes, key=len, reverse=True))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = RequestContext(_request_id(scope), self._route(scope["path"]))
+        scope["farebox.context"] = context
+
+        async def start_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.status = message["status"]
+                elapsed_ms = (time.perf_counter() - context.arrived) * 1000
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", context.id.encode()),
+                    (b"openai-processing-ms", b"%d" % elapsed_ms),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, start_with_headers)
+        except Exception as error:
+            if context.status:
+                raise  # the answer has begun; the server closes the connection
+            known = from_exception(error)
+            context.fail(known.code, error)
+            await ErrorResponse(known)(scope, receive, start_with_headers)
+        finally:
+            self._record(context, scope["method"])
+
+    def _route(self, path: str) -> str:
+        """The known prefix of the path: a label must not hold what a client made up."""
+        return next((route for route in self._routes if path == route or path.startswith(route + "/")), "other")
+
+    def _record(self, context: RequestContext, method: str) -> None:
+        self._metrics.requests.labels(context.model, context.route, str(context.status)).inc()
+        if context.code and context.status != STATUS_CLIENT_GONE:
+            self._metrics.rejections.labels(context.code).inc()
+        if log.isEnabledFor(logging.INFO) and (context.route, context.status) not in QUIET:
+            seconds = time.perf_counter() - context.arrived
+            line = {
+                "request_id": context.id,
+                "method": method,
+                "route": context.route,
+                "status": context.status,
+                "seconds": round(seconds, 4),
+                **({"code": context.code} if context.code else {}),
+                **({"model": context.model} if context.model else {}),
+                **context.fields,
+            }
+            log.info("%s", json.dumps(line, ensure_ascii=False))
+
+
+# Probes and scrapes that went well are not news.
+QUIET = {(route, 200) for route in ("/health", "/health/live", "/health/ready", "/metrics")}
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if REQUEST_ID.fullmatch(text):
+                return str(text)
+    return f"req-{secrets.token_hex(12)}"

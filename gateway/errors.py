@@ -1,0 +1,177 @@
+"""Every error that a client can get, and the one shape they all have.
+
+    GatewayError
+    ├── InvalidRequest          400  invalid_json, context_length_exceeded, unsupported_parameter
+    │   └── InvalidParameter    422  invalid_parameter
+    ├── InvalidAPIKey           401  invalid_api_key
+    ├── PaymentRequired         402  insufficient_funds
+    ├── ModelNotAllowed         403  model_not_allowed
+    ├── NotFound                404  not_found, model_not_found
+    ├── MethodNotAllowed        405  method_not_allowed
+    ├── BodyTooLarge            413  body_too_large
+    ├── UnsupportedMediaType    415  unsupported_media_type
+    ├── EngineFailed            500  engine_error
+    └── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable, shutting_down
+
+Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native
+clients the second. The engine's and the ledger's errors become these in `from_exception`, the one table.
+"""
+
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
+
+from engine import base as engines
+from pricing import errors as money
+
+MESSAGE_CHARACTERS_MAX = 1200
+VALUE_CHARACTERS_MAX = 60
+
+
+class GatewayError(Exception):
+    """An error with its HTTP status. `message` is a sentence for the client; `param` names the field, if any."""
+
+    status = 500
+    code = "internal_error"
+    type = "api_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = shorten(message, MESSAGE_CHARACTERS_MAX)
+        self.code = code or type(self).code
+        self.param = shorten(param, VALUE_CHARACTERS_MAX) if param is not None else None
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, object]:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error, "detail": self.message}
+
+
+class InvalidRequest(GatewayError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class InvalidParameter(InvalidRequest):
+    status, code = 422, "invalid_parameter"
+
+
+class InvalidAPIKey(GatewayError):
+    status, code, type = 401, "invalid_api_key", "authentication_error"
+
+    def __init__(self) -> None:
+        # One message for missing, unknown, revoked and expired keys: it must not tell which.
+        super().__init__(
+            "The API key is missing or not valid. Send a valid one as `Authorization: Bearer KEY`.",
+            headers={"www-authenticate": "Bearer"},
+        )
+
+
+class PaymentRequired(GatewayError):
+    status, code, type = 402, "insufficient_funds", "insufficient_funds_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class ModelNotAllowed(GatewayError):
+    status, code, type = 403, "model_not_allowed", "permission_error"
+
+
+class NotFound(GatewayError):
+    status, code, type = 404, "not_found", "invalid_request_error"
+
+
+class MethodNotAllowed(GatewayError):
+    status, code, type = 405, "method_not_allowed", "invalid_request_error"
+
+
+class BodyTooLarge(GatewayError):
+    status, code, type = 413, "body_too_large", "invalid_request_error"
+
+
+class UnsupportedMediaType(GatewayError):
+    status, code, type = 415, "unsupported_media_type", "invalid_request_error"
+
+
+class EngineFailed(GatewayError):
+    status, code = 500, "engine_error"
+
+
+class Unavailable(GatewayError):
+    status, code, type = 503, "unavailable", "overloaded_error"
+
+    def __init__(self, message: str, *, code: str, retry_after_seconds: int) -> None:
+        super().__init__(message, code=code, headers={"retry-after": str(retry_after_seconds)})
+
+
+def from_exception(error: Exception) -> GatewayError:
+    """The client's view of any exception: what isn't known here is a 500 that tells nothing of the inside."""
+    match error:
+        case GatewayError():
+            return error
+        case engines.UnsupportedFeature():
+            return InvalidRequest(str(error), code="unsupported_parameter", param=error.param)
+        case engines.PromptError():
+            return InvalidRequest(str(error), param=error.param)
+        case engines.EngineOverloaded():
+            return Unavailable(
+                "The model has too many requests in its queue. Try again in a moment.",
+                code="engine_overloaded",
+                retry_after_seconds=1,
+            )
+        case engines.EngineDead():
+            return Unavailable(
+                "The model's engine has stopped and must be restarted. Try again in a minute.",
+                code="engine_dead",
+                retry_after_seconds=30,
+            )
+        case engines.EngineError():
+            return EngineFailed("The engine failed on this request. Only the tokens it delivered were charged.")
+        case money.InsufficientFunds():
+            return PaymentRequired(str(error))
+        case money.LedgerUnavailable():
+            return Unavailable(
+                "The ledger can't be reached, and nothing is served without being charged. Try again soon.",
+                code="ledger_unavailable",
+                retry_after_seconds=5,
+            )
+        case HTTPException(status_code=404):
+            return NotFound("There is no such path. The API's paths start with /v1; see /openapi.json.")
+        case HTTPException(status_code=405):
+            return MethodNotAllowed("This path doesn't take this method.", headers=error.headers)
+        case _:
+            return GatewayError("Something went wrong inside the gateway. The request id names it in the log.")
+
+
+def shorten(text: str, characters_max: int) -> str:
+    """The text, cut in its middle with `…` if it is longer, so that an error's size doesn't follow the input's."""
+    if len(text) <= characters_max:
+        return text
+    head = (characters_max * 2) // 3
+    return f"{text[:head]}…{text[head - characters_max + 1 :]}"
+
+
+def show(value: object) -> str:
+    """What was sent, as JSON would write it, shortened. Containers are named by their size only."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return '"' + shorten(value, VALUE_CHARACTERS_MAX) + '"'
+        case dict():
+            return f"an object with {len(value)} field{'' if len(value) == 1 else 's'}"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case None:
+            return "null"
+        case int() if value.bit_length() > 256:
+            return f"an integer of about {int(value.bit_length() * 0.30103)} digits"
+        case _:
+            return shorten(str(value), VALUE_CHARACTERS_MAX)

@@ -1,0 +1,191 @@
+"""One generating request on the ASGI level: its body comes in whole, its client may go away, its answer goes out.
+
+Handlers get an `Exchange` and answer through it. Starlette's Request and StreamingResponse are left out on purpose:
+a disconnect must cancel the handler wherever it is, and a streamed token must cost no more than one `send`.
+"""
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from engine.base import Prompt, Sampling
+from gateway.context import RequestContext
+from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType, from_exception
+from gateway.fleet import Served
+from gateway.pipeline import Job, Metered
+from gateway.state import Gateway
+from pricing.keys import Key
+
+JSON_TYPES = ("application/json", "text/json")
+TRACE_HEADERS = ("traceparent", "tracestate")
+EVENT_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",  # nginx would hold the tokens back
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request whose body has arrived and whose key is valid."""
+
+    gateway: Gateway
+    context: RequestContext
+    key: Key
+    body: bytes
+    path_params: Mapping[str, str]
+    headers: Headers
+    send: Send
+
+    @asynccontextmanager
+    async def generate(
+        self,
+        request_id: str,
+        served: Served,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        stream: bool,
+        user: str | None,
+    ) -> AsyncIterator[Metered]:
+        """Run the work that this request asks for through the pipeline; what it came to goes on the log line."""
+        job = Job(
+            request_id=request_id,
+            key=self.key,
+            served=served,
+            route=self.context.route,
+            prompt=prompt,
+            sampling=sampling,
+            arrived=self.context.arrived,
+            stream=stream,
+            user=user,
+            trace_headers={name: self.headers[name] for name in TRACE_HEADERS if name in self.headers},
+        )
+        self.context.fields["id"] = request_id
+        async with self.gateway.pipeline.run(job, self.context.fields) as metered:
+            yield metered
+
+    async def respond(self, payload: Mapping[str, object], status: int = 200) -> None:
+        """Answer with a JSON document."""
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        await self._start(status, {"content-type": "application/json", "content-length": str(len(body))})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def stream(self, events: AsyncIterator[bytes]) -> None:
+        """Answer with server-sent events. An error after the first one becomes an event: the status is sent."""
+        await self._start(200, EVENT_STREAM_HEADERS)
+        send = self.send
+        try:
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        except Exception as error:
+            known = from_exception(error)
+            self.context.fail(known.code, error)
+            payload = json.dumps(known.body(), ensure_ascii=False)
+            await send({"type": "http.response.body", "body": f"data: {payload}\n\n".encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Generating:
+    """The ASGI endpoint around a handler: reads the body, then cancels the handler when the client goes away."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway: Gateway = scope["app"].state.gateway
+        headers = Headers(scope=scope)
+        context: RequestContext = scope["farebox.context"]
+        try:
+            body = await read_body(headers, receive, gateway.settings.body_bytes_max)
+        except ClientDisconnect:
+            context.client_gone()
+            return
+        exchange = Exchange(gateway, context, scope["farebox.key"], body, scope.get("path_params", {}), headers, send)
+        handling = asyncio.current_task()
+        assert handling is not None
+        gone = asyncio.create_task(_disconnect(receive))
+
+        def cancel(watcher: asyncio.Task[None]) -> None:
+            if not watcher.cancelled():
+                handling.cancel()
+
+        gone.add_done_callback(cancel)
+        try:
+            await self._handler(exchange)
+        except asyncio.CancelledError:
+            if not gone.done() or gone.cancelled() or handling.uncancel() > 0:
+                raise
+            context.client_gone()
+        finally:
+            gone.remove_done_callback(cancel)
+            gone.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def read_body(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
+    """The whole body, decompressed.
+
+    Raises UnsupportedMediaType unless it says that it is JSON, BodyTooLarge beyond `bytes_max`, ClientDisconnect.
+    """
+    content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type not in JSON_TYPES and not content_type.endswith("+json"):
+        raise UnsupportedMediaType(f'The body must be JSON (content-type application/json); got "{content_type[:80]}".')
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > bytes_max:
+        raise _too_large(bytes_max)
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    body = b"".join(chunks)
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding in ("gzip", "x-gzip"):
+        return _gunzip(body, bytes_max)
+    raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
+
+
+def _gunzip(body: bytes, bytes_max: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = decompressor.decompress(body, bytes_max + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"The body is not valid gzip: {error}.", code="invalid_json") from None
+    if len(plain) > bytes_max:
+        raise _too_large(bytes_max)
+    if not decompressor.eof:
+        raise InvalidRequest("The gzip body is cut off.", code="invalid_json")
+    return plain
+
+
+def _too_large(bytes_max: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than the {bytes_max} bytes that are allowed. Send less.")

@@ -1,0 +1,146 @@
+"""What Prometheus sees. Labels have few values: models, routes and outcomes, never keys or a client's words."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engine.base import TokenCounts
+from pricing.money import Picodollars, usd_number
+
+# Seconds. From a cache hit on a small model to a long prompt in a full queue.
+FIRST_TOKEN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
+INTER_TOKEN_BUCKETS: Final = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5)
+REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """The gateway's metrics, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "farebox_requests",
+            "Requests by model, route and HTTP status.",
+            ["model", "route", "status"],
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "farebox_tokens",
+            "Tokens charged, by kind: prompt (not cached), cached, completion.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self.cost = Counter("farebox_cost_usd", "US dollars charged.", ["model"], registry=registry)
+        self.first_token = Histogram(
+            "farebox_time_to_first_token_seconds",
+            "From the request's arrival to its first token.",
+            ["model"],
+            buckets=FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "farebox_inter_token_seconds",
+            "Between two deltas of a request.",
+            ["model"],
+            buckets=INTER_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "farebox_request_seconds",
+            "From a generating request's arrival to its settlement.",
+            ["model", "outcome"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "farebox_rejections", "Requests refused, by the error's code.", ["reason"], registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "farebox_ledger_commit_seconds",
+            "Duration of the ledger's group commits.",
+            buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+        self.disconnects = Counter(
+            "farebox_disconnects",
+            "Requests whose client went away before the end.",
+            ["model"],
+            registry=registry,
+        )
+        Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
+
+    def gauge(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
+        """A gauge by model (or without label, under the name ""), read at each scrape."""
+        self.registry.register(_Reading(name, text, read))
+
+    def stream_timer(self, model: str, arrived: float) -> "StreamTimer":
+        return StreamTimer(self, model, arrived)
+
+    def commit(self, nanoseconds: int, operations: int) -> None:
+        self.commit_seconds.observe(nanoseconds / 1e9)
+
+
+class StreamTimer:
+    """The times and counts of one request. A token costs one clock read and one bisection, and no lock:
+    what it gathers goes to the shared histograms when the request ends."""
+
+    __slots__ = ("_arrived", "_gaps", "_gaps_sum", "_last", "_metrics", "_model", "first_token_seconds")
+
+    def __init__(self, metrics: Metrics, model: str, arrived: float) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._arrived = self._last = arrived
+        self._gaps = [0] * (len(INTER_TOKEN_BUCKETS) + 1)
+        self._gaps_sum = 0.0
+        self.first_token_seconds: float | None = None
+
+    def first_token(self) -> None:
+        self._last = time.perf_counter()
+        self.first_token_seconds = round(self._last - self._arrived, 6)
+        self._metrics.first_token.labels(self._model).observe(self._last - self._arrived)
+
+    def token(self) -> None:
+        now = time.perf_counter()
+        gap = now - self._last
+        self._last = now
+        self._gaps[bisect_left(INTER_TOKEN_BUCKETS, gap)] += 1
+        self._gaps_sum += gap
+
+    def end(self, counts: TokenCounts, cost: Picodollars, outcome: str) -> None:
+        metrics, model = self._metrics, self._model
+        seconds = time.perf_counter() - self._arrived
+        metrics.request_seconds.labels(model, outcome).observe(seconds)
+        metrics.tokens.labels(model, "prompt").inc(counts.prompt - counts.cached)
+        metrics.tokens.labels(model, "cached").inc(counts.cached)
+        metrics.tokens.labels(model, "completion").inc(counts.completion)
+        metrics.cost.labels(model).inc(usd_number(cost))
+        if outcome == "client_gone":
+            metrics.disconnects.labels(model).inc()
+        self._merge_gaps()
+
+    def _merge_gaps(self) -> None:
+        histogram = self._metrics.inter_token.labels(self._model)
+        # prometheus_client has no way to add several observations at once; these are the fields that its own
+        # `observe` writes, and a test holds them to the same outcome.
+        for bucket, count in zip(histogram._buckets, self._gaps, strict=True):
+            if count:
+                bucket.inc(count)
+        histogram._sum.inc(self._gaps_sum)
+
+
+class _Reading(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
+        self._name, self._text, self._read = name, text, read
+
+    def collect(self) -> list[Metric]:
+        values = self._read()
+        family = GaugeMetricFamily(self._name, self._text, labels=[] if "" in values else ["model"])
+        for model, value in values.items():
+            family.add_metric([model] if model else [], value)
+        return [family]

@@ -1,0 +1,264 @@
+"""One request's way: price, reserve, generate, settle."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.base import (
+    Delta,
+    EngineError,
+    Generation,
+    GenerationRequest,
+    Prompt,
+    Sampling,
+    TokenCounts,
+)
+from gateway.errors import InvalidRequest
+from gateway.fleet import Served
+from gateway.metrics import Metrics, StreamTimer
+from pricing.cost import Tokens, cost
+from pricing.keys import Key
+from pricing.ledger import Ledger
+from pricing.money import Picodollars, format_usd
+from pricing.reservation import Outcome, Reservation, ReserveRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to generate, for whom. `max_tokens` is what the client asked for; None takes the card's default.
+
+    `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
+    the request came in.
+    """
+
+    request_id: str
+    key: Key
+    served: Served
+    route: str
+    prompt: Prompt
+    sampling: Sampling
+    arrived: float
+    stream: bool = True
+    user: str | None = None
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Runs jobs. `cut_off` ends the running ones, at the end of the drain."""
+
+    def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._running: set[asyncio.Task[Any]] = set()
+        self._cutting = False
+
+    @asynccontextmanager
+    async def run(self, job: Job, report: dict[str, object]) -> AsyncIterator["Metered"]:
+        """A generation whose first delta has arrived and whose reservation stands; settled on every way out.
+
+        `report` is filled with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable,
+        EngineOverloaded, EngineDead, GenerationFailed.
+        """
+        reservation = self._reserve(job)
+        metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await metered.begin()
+            yield metered
+        except BaseException as error:
+            metered.settle(self._outcome(error))
+            raise
+        finally:
+            self._running.discard(task)
+            metered.settle(Outcome.CLIENT_GONE)  # does nothing where it is settled
+            report |= metered.report()
+            await metered.close()
+
+    def cut_off(self) -> None:
+        """Cancel what still runs; each request is settled for what it got."""
+        self._cutting = True
+        for task in self._running:
+            task.cancel()
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until nothing runs, at most this long."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def _reserve(self, job: Job) -> Reservation:
+        return self._ledger.reserve(
+            ReserveRequest(
+                request_id=job.request_id,
+                key=job.key,
+                model=job.served.model.name,
+                price=job.served.model.price,
+                prompt_tokens=job.prompt.tokens,
+                completion_tokens_max=job.sampling.n * job.sampling.max_tokens,
+                route=job.route,
+                started_at=time.time_ns() // 1_000_000,
+                user=job.user,
+            )
+        )
+
+    def _outcome(self, error: BaseException) -> Outcome:
+        if isinstance(error, EngineError):
+            return Outcome.ENGINE_ERROR
+        if isinstance(error, TimeoutError):
+            return Outcome.TIMED_OUT
+        return Outcome.SHUTDOWN if self._cutting else Outcome.CLIENT_GONE
+
+
+class Metered:
+    """The deltas of a running request. What the engine has handed over is charged, read or not."""
+
+    def __init__(self, job: Job, reservation: Reservation, timer: StreamTimer) -> None:
+        self.job = job
+        self._reservation = reservation
+        self._timer = timer
+        self._generation: Generation | None = None
+        self._first: Delta | None = None
+        self._unfinished = job.sampling.n
+        self._cost: Picodollars | None = None
+        self._outcome = ""
+
+    @property
+    def counts(self) -> TokenCounts:
+        if self._generation is None:
+            return TokenCounts(self.job.prompt.tokens)
+        return self._generation.counts
+
+    @property
+    def cost(self) -> Picodollars:
+        """What was charged, or would be if it ended now."""
+        if self._cost is not None:
+            return self._cost
+        return cost(self.job.served.model.price, _tokens(self.counts))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has ended by itself."""
+        return self._unfinished == 0
+
+    async def begin(self) -> None:
+        """Start the engine and wait for the first delta; the reservation becomes durable meanwhile."""
+        if not self._reservation.likely:
+            await self._reservation.stands()
+        job = self.job
+        if job.sampling.max_tokens == 0:
+            self._generation = NoTokens(job.prompt.tokens, job.sampling.n)
+        else:
+            self._generation = await job.served.engine.generate(
+                GenerationRequest(job.request_id, job.prompt, job.sampling, job.trace_headers, job.stream)
+            )
+        self._reservation.follow(self._tokens_now)
+        first = await self._generation.__anext__()
+        await self._reservation.stands()
+        if job.stream:
+            self._timer.first_token()
+        self._first = self._note(first)
+
+    def __aiter__(self) -> "Metered":
+        return self
+
+    async def __anext__(self) -> Delta:
+        if (first := self._first) is not None:
+            self._first = None
+            return first
+        if self._unfinished == 0 or self._generation is None:
+            raise StopAsyncIteration
+        delta = await self._generation.__anext__()
+        self._timer.token()
+        return self._note(delta)
+
+    def _note(self, delta: Delta) -> Delta:
+        if delta.finish_reason is not None:
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self.settle(Outcome.FINISHED)
+        return delta
+
+    def _tokens_now(self) -> Tokens:
+        return _tokens(self.counts)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Charge what was generated, once. Nothing generated and not finished: nothing charged."""
+        if self._cost is not None:
+            return
+        counts = self.counts
+        self._outcome = outcome.value
+        if counts.completion == 0 and outcome is not Outcome.FINISHED:
+            self._cost = Picodollars(0)
+            self._reservation.void(outcome.value)
+            self._timer.end(TokenCounts(0), self._cost, outcome.value)
+            return
+        self._cost = self._reservation.settle(_tokens(counts), outcome)
+        self._timer.end(counts, self._cost, outcome.value)
+
+    def report(self) -> dict[str, object]:
+        """For the log line."""
+        counts = self.counts
+        return {
+            "prompt_tokens": counts.prompt,
+            "cached_tokens": counts.cached,
+            "completion_tokens": counts.completion,
+            "cost_usd": format_usd(self.cost),
+            "first_token_seconds": self._timer.first_token_seconds,
+            "outcome": self._outcome,
+        }
+
+    async def close(self) -> None:
+        """Stop the engine's work on this request, if it still runs."""
+        if self._generation is not None:
+            await self._generation.aclose()
+
+
+class NoTokens:
+    """The generation of `max_tokens: 0`: no engine can be asked for nothing."""
+
+    def __init__(self, prompt_tokens: int, n: int) -> None:
+        self._counts = TokenCounts(prompt_tokens)
+        self._deltas = iter([Delta(index, "", 0, finish_reason="length") for index in range(n)])
+
+    @property
+    def counts(self) -> TokenCounts:
+        return self._counts
+
+    def __aiter__(self) -> "NoTokens":
+        return self
+
+    async def __anext__(self) -> Delta:
+        for delta in self._deltas:
+            return delta
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        return None
+
+
+def fit_to_context(served: Served, prompt: Prompt, wanted: int | None) -> int:
+    """How many tokens may be generated: what was asked for or the card's default, and no more than there is room.
+
+    Raises InvalidRequest(context_length_exceeded) where the prompt leaves no room.
+    """
+    room = served.context_length - prompt.tokens
+    if room <= 0:
+        raise InvalidRequest(
+            f"The prompt is {prompt.tokens} tokens long, and the context of {served.model.name} holds "
+            f"{served.context_length}, prompt and answer together. Shorten the prompt.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    return min(room, served.model.card.default_max_tokens if wanted is None else wanted)
+
+
+def _tokens(counts: TokenCounts) -> Tokens:
+    return Tokens(prompt=counts.prompt, cached=counts.cached, completion=counts.completion)

@@ -1,0 +1,162 @@
+"""The answers of `POST /v1/chat/completions`: one document, or a stream of chunks."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring as quote
+
+from engine.base import Delta, FinishReason, TokenLogprob, ToolCallDelta
+from gateway.pipeline import Metered
+from gateway.protocol.chat import ChatBody
+from gateway.protocol.usage import usage_fields
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice of an answer, put together from its deltas."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: dict[int, "Call"] = field(default_factory=dict)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def add(self, delta: Delta) -> None:
+        self.text.append(delta.text)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
+        for call in delta.tool_calls:
+            self.calls.setdefault(call.index, Call()).add(call)
+        if delta.logprobs:
+            self.logprobs.extend(delta.logprobs)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
+    def message(self) -> dict[str, object]:
+        text = "".join(self.text)
+        # As OpenAI: the content of a message that only calls functions is null.
+        message: dict[str, object] = {"role": "assistant", "content": text or (None if self.calls else "")}
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if self.calls:
+            message["tool_calls"] = [call.fields() for _, call in sorted(self.calls.items())]
+        return message
+
+
+@dataclass(slots=True)
+class Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def add(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id or self.id
+        self.name = delta.name or self.name
+        self.arguments.append(delta.arguments)
+
+    def fields(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": "".join(self.arguments)},
+        }
+
+
+async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object]:
+    """The whole answer as one document. Reads all deltas."""
+    choices = [Choice() for _ in range(body.n)]
+    async for delta in metered:
+        choices[delta.index].add(delta)
+    return {
+        "id": metered.job.request_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "choices": [
+            {
+                "index": index,
+                "message": choice.message(),
+                "logprobs": {"content": logprob_fields(choice.logprobs)} if body.logprobs else None,
+                "finish_reason": choice.finish_reason,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": usage_fields(metered.counts, metered.cost),
+    }
+
+
+async def chat_chunks(metered: Metered, body: ChatBody) -> AsyncIterator[bytes]:
+    """The answer as server-sent events, one for each delta, then `[DONE]`.
+
+    Most of a chunk never changes, so it is built once: a plain token costs one string and no JSON document. The role
+    comes with the first chunk only: OpenAI's SDK joins repeated strings, to "assistantassistant".
+    """
+    head = (
+        f'data: {{"id":{quote(metered.job.request_id)},"object":"chat.completion.chunk","created":{int(time.time())},'
+        f'"model":{quote(body.model)},"choices":['
+    )
+    started = [False] * body.n
+    # With include_usage, OpenAI puts `usage: null` on every chunk but the last.
+    tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
+    async for delta in metered:
+        end = f',"usage":{_usage(metered)}}}\n\n' if body.continuous_usage else tail
+        role = "" if started[delta.index] else '"role":"assistant",'
+        started[delta.index] = True
+        chunk = ""
+        if delta.text or role or delta.logprobs or delta.tool_calls or delta.reasoning:
+            fields = f'{role}"content":{quote(delta.text)}'
+            if delta.tool_calls or delta.reasoning:
+                fields = _rich_fields(delta, role)
+            logprobs = f',"logprobs":{{"content":{_logprobs(delta)}}}' if body.logprobs else ""
+            chunk = f'{head}{{"index":{delta.index},"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
+        if delta.finish_reason is not None:
+            if metered.finished and body.include_usage is None:
+                end = f',"usage":{_usage(metered)}}}\n\n'
+            reason = quote(delta.finish_reason)
+            chunk += f'{head}{{"index":{delta.index},"delta":{{}},"finish_reason":{reason}}}]{end}'
+            if metered.finished and body.include_usage:
+                chunk += f'{head}],"usage":{_usage(metered)}}}\n\n'
+        if chunk:
+            yield chunk.encode()
+    yield DONE
+
+
+def logprob_fields(logprobs: list[TokenLogprob] | tuple[TokenLogprob, ...]) -> list[dict[str, object]]:
+    """OpenAI's form: each token with its bytes and the likeliest alternatives."""
+    return [{**_logprob(logprob), "top_logprobs": [_logprob(top) for top in logprob.top]} for logprob in logprobs]
+
+
+def _logprob(logprob: TokenLogprob) -> dict[str, object]:
+    return {"token": logprob.text, "logprob": logprob.logprob, "bytes": list(logprob.text.encode())}
+
+
+def _logprobs(delta: Delta) -> str:
+    return json.dumps(logprob_fields(delta.logprobs or ()))
+
+
+def _usage(metered: Metered) -> str:
+    return json.dumps(usage_fields(metered.counts, metered.cost))
+
+
+def _rich_fields(delta: Delta, role: str) -> str:
+    fields: dict[str, object] = {}
+    if delta.text:
+        fields["content"] = delta.text
+    elif role:
+        fields["content"] = None
+    if delta.reasoning:
+        fields["reasoning_content"] = delta.reasoning
+    if delta.tool_calls:
+        fields["tool_calls"] = [_call(call) for call in delta.tool_calls]
+    return role + json.dumps(fields, ensure_ascii=False)[1:-1]
+
+
+def _call(call: ToolCallDelta) -> dict[str, object]:
+    function: dict[str, object] = {"arguments": call.arguments}
+    fields: dict[str, object] = {"index": call.index, "function": function}
+    if call.name is not None:
+        function["name"] = call.name
+        fields |= {"id": call.id, "type": "function"}
+    return fields

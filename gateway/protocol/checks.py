@@ -1,0 +1,173 @@
+"""From a raw body to a frozen, valid object, or one clear error that names the field.
+
+Pydantic does the checking; this file turns its findings into our sentences: which field, what was sent, what is
+allowed. Nothing is clamped, coerced or ignored.
+"""
+
+import difflib
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+
+from gateway.errors import InvalidParameter, InvalidRequest, shorten, show
+from gateway.parameters import Parameter
+
+JSONObject = dict[str, object]
+NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
+
+
+class Body(BaseModel):
+    """Base of every request body: frozen, strict, and no field that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+B = TypeVar("B", bound=Body)
+
+# Fields of OpenAI's API that would change the answer and can't be honoured, with the reason.
+REFUSED = {
+    "audio": "this model writes text only",
+    "web_search_options": "this gateway doesn't search the web",
+    "prediction": "predicted outputs are not supported",
+    "functions": "it was replaced by `tools`",
+    "function_call": "it was replaced by `tool_choice`",
+    "verbosity": "this model has no such setting",
+    "prompt_cache_retention": "the prefix cache keeps what fits",
+}
+
+
+def parse_json(raw: bytes) -> JSONObject:
+    """The body as an object, without its top-level nulls: null for an optional field means absent.
+
+    Raises InvalidRequest(invalid_json).
+    """
+    try:
+        # pydantic's parser rejects NaN and Infinity, bounds the nesting, and keeps integers exact.
+        value = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"The body must be a JSON object; got {show(value)}.", code="invalid_json")
+    return {name: item for name, item in value.items() if item is not None}
+
+
+@functools.lru_cache(maxsize=256)
+def _with_ranges(body: type[B], parameters: tuple[tuple[str, Parameter], ...]) -> type[B]:
+    """The body's model, its numbers narrowed to a profile's ranges. Made once for each profile."""
+    fields: Any = {
+        name: parameter.field(body.model_fields[name]) for name, parameter in parameters if name in body.model_fields
+    }
+    narrowed: type[B] = create_model(body.__name__, __base__=body, **fields)
+    return narrowed
+
+
+def with_ranges(body: type[B], parameters: Mapping[str, Parameter]) -> type[B]:
+    """The body's pydantic model for one profile; its JSON schema is the one that the model page shows."""
+    return _with_ranges(body, tuple(sorted(parameters.items())))
+
+
+def validate(body: type[B], values: JSONObject, parameters: Mapping[str, Parameter]) -> B:
+    """The request as a frozen object within the profile's ranges.
+
+    Raises InvalidParameter for the first fault, InvalidRequest(unsupported_parameter) for what can't be honoured.
+    """
+    for name in values.keys() & REFUSED.keys():
+        raise InvalidRequest(
+            f"`{name}` is not supported: {REFUSED[name]}. Leave it out.",
+            code="unsupported_parameter",
+            param=name,
+        )
+    try:
+        return with_ranges(body, parameters).model_validate(values)
+    except ValidationError as error:
+        raise _explain(error.errors(include_url=False)[0], body, parameters) from None
+
+
+def conflict(param: str, reason: str) -> PydanticCustomError:
+    """What a validator of a whole body raises: a sentence about `param` and another field."""
+    return PydanticCustomError("conflict", "{reason}", {"param": param, "reason": reason})
+
+
+def _refuse_unsupported(values: JSONObject) -> None:
+    reasons = {name: reason for name, reason in REFUSED.items() if name in values}
+    if values.get("store") is True:
+        reasons["store"] = "this gateway keeps no answers"
+    if values.get("modalities", ["text"]) != ["text"]:
+        reasons["modalities"] = "this model writes text only"
+    if values.get("service_tier", "auto") not in ("auto", "default"):
+        reasons["service_tier"] = "there is one tier, `auto` or `default`"
+    for name, reason in reasons.items():
+        raise InvalidRequest(
+            f"`{name}: {show(values[name])}` is not supported: {reason}. Leave it out.",
+            code="unsupported_parameter",
+            param=name,
+        )
+
+
+def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Parameter]) -> InvalidParameter:
+    path = field_path(fault["loc"])
+    top = str(fault["loc"][0]) if fault["loc"] else ""
+    sent = show(fault["input"])
+    match fault["type"]:
+        case "extra_forbidden":
+            known = body.model_fields if len(fault["loc"]) == 1 else ()
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else " Remove it."
+            message = f"There is no field `{shorten(path, 80)}`.{hint}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _wrong_role(path, fault["input"])
+        case "conflict":
+            context = fault.get("ctx", {})
+            return InvalidParameter(str(context["reason"]), param=str(context["param"]))
+        case "missing":
+            message = f"`{path}` is missing; it is required."
+        case "value_error" if (reason := fault.get("ctx", {}).get("error")) is not None:
+            message = f"`{path}` is wrong: {reason} Got {sent}."
+        case "too_long" if top in parameters:
+            message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."
+        case _ if top in parameters and parameters[top].kind != "list" and len(fault["loc"]) <= 2:
+            message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."
+        case "string_type":
+            message = f"`{path}` must be a string; got {sent}."
+        case "bool_type":
+            message = f"`{path}` must be true or false; got {sent}."
+        case "list_type" | "tuple_type":
+            message = f"`{path}` must be a list; got {sent}."
+        case "dict_type" | "model_type" | "model_attributes_type":
+            message = f"`{path}` must be an object; got {sent}."
+        case "literal_error":
+            message = f"`{path}` must be {fault.get('ctx', {}).get('expected', 'another value')}; got {sent}."
+        case _:
+            message = f"`{path}` is wrong: {fault['msg'].rstrip('.')}; got {sent}."
+    return InvalidParameter(message, param=path)
+
+
+def _wrong_role(path: str, message: object) -> InvalidParameter:
+    if not isinstance(message, dict):
+        return InvalidParameter(
+            f"`{path}` must be an object with `role` and `content`; got {show(message)}.", param=path
+        )
+    roles = "system, developer, user, assistant or tool"
+    sent = show(message["role"]) if "role" in message else "none"
+    return InvalidParameter(f"`{path}.role` must be {roles}; got {sent}.", param=f"{path}.role")
+
+
+def field_path(location: tuple[int | str, ...]) -> str:
+    """`("messages", 2, "role")` -> `messages[2].role`; pydantic's own names of union members are left out."""
+    path = ""
+    for index, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif index == 0:
+            path = part
+        elif _is_field(part):
+            path += f".{part}"
+    return path
+
+
+def _is_field(part: str) -> bool:
+    # Tags of discriminated unions are marked with a colon below, names of types hold brackets or capitals.
+    return ":" not in part and "[" not in part and part not in NESTING_NAMES and not part[:1].isupper()

@@ -1,0 +1,156 @@
+"""The messages of a conversation and the tools beside them, as OpenAI's clients send them.
+
+Page: "conversation messages: (user,assistant,tool)*,user including one system message anywhere". The order and the
+number of system messages are left to the model's chat template, since clients send several.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
+
+from gateway.protocol.checks import Body
+
+MESSAGES_MAX = 10_000
+TOOLS_MAX = 128
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def _no_nulls(value: object) -> object:
+    """SDKs send back a message as they got it, with nulls for what it doesn't have: null means absent."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+class Part(Body):
+    """A part of a message's content. Only text: other kinds are refused by name."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _text_parts(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError('it must be a string or a list of parts like {"type": "text", "text": "..."}.')  # noqa: TRY004
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "refusal":
+            continue
+        if kind != "text" or not isinstance(part.get("text"), str):
+            what = f'a part of type "{kind[:40]}"' if isinstance(kind, str) else "something else"
+            raise ValueError(
+                f'this model reads text only, as parts like {{"type": "text", "text": "..."}}; it holds {what}.'
+            )
+    return [{"type": "text", "text": part.get("text", part.get("refusal", ""))} for part in value]
+
+
+Content = Annotated[str | list[Part], BeforeValidator(_text_parts)]
+
+
+class FunctionCall(Body):
+    name: str = Field(min_length=1, max_length=256)
+    arguments: str = "{}"
+
+
+class ToolCall(Body):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class SystemMessage(Body):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Body):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Body):
+    """An answer of before, as the API gave it: its extra fields may come back with it."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    annotations: list[JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "AssistantMessage":
+        if self.content is None and not self.tool_calls:
+            raise ValueError("an assistant's message needs `content` or `tool_calls`.")
+        return self
+
+
+class ToolMessage(Body):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+def _role(value: object) -> str:
+    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
+    return f"role:{'system' if role == 'developer' else role}"
+
+
+Message = Annotated[
+    Annotated[SystemMessage, Tag("role:system")]
+    | Annotated[UserMessage, Tag("role:user")]
+    | Annotated[AssistantMessage, Tag("role:assistant")]
+    | Annotated[ToolMessage, Tag("role:tool")],
+    Discriminator(_role),
+    BeforeValidator(_no_nulls),
+]
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX)]
+
+
+class FunctionTool(Body):
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    """Page: "Currently, only functions are supported as a tool." (the pages)"""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+Tools = Annotated[list[Annotated[Tool, BeforeValidator(_no_nulls)]], Field(max_length=TOOLS_MAX)]
+
+
+class NamedFunction(Body):
+    name: str
+
+
+class NamedToolChoice(Body):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+def _choice(value: object) -> object:
+    if isinstance(value, str) and value not in ("none", "auto", "required"):
+        raise ValueError('it must be "none", "auto", "required" or {"type": "function", "function": {"name": ...}}.')
+    return value
+
+
+ToolChoice = Annotated[Literal["none", "auto", "required"] | NamedToolChoice, BeforeValidator(_choice)]

@@ -1,0 +1,38 @@
+"""Probes and metrics. Open to all: they tell nothing about keys, clients or prompts."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from engine.base import EngineState
+from gateway.state import Gateway
+
+
+async def live(request: Request) -> JSONResponse:
+    """The process answers. A slow load doesn't make it fail; only a dead engine, which a restart helps."""
+    dead = [name for name, state in _gateway(request).fleet.states.items() if state is EngineState.DEAD]
+    return JSONResponse({"status": "dead" if dead else "ok"}, status_code=503 if dead else 200)
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Every engine has generated a token, the ledger commits, and no shutdown is under way."""
+    gateway = _gateway(request)
+    problems = gateway.problems()
+    body = {
+        "status": "unready" if problems else "ready",
+        "problems": problems,
+        "models": {name: state.value for name, state in gateway.fleet.states.items()},
+    }
+    headers = {"retry-after": "5"} if problems else None
+    return JSONResponse(body, status_code=503 if problems else 200, headers=headers)
+
+
+async def metrics(request: Request) -> Response:
+    """The gateway's metrics and, where vLLM runs in this process, vLLM's own (`vllm:*`)."""
+    body = generate_latest(_gateway(request).metrics.registry) + generate_latest(REGISTRY)
+    return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway

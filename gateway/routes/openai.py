@@ -1,0 +1,24 @@
+"""The OpenAI routes, under `/v1/` and `/v1/openai/`."""
+
+from gateway.exchange import Exchange
+from gateway.pipeline import fit_to_context
+from gateway.protocol.chat import ChatBody
+from gateway.protocol.chat_answer import chat_chunks, chat_completion
+from gateway.protocol.checks import parse_json, validate
+from gateway.routes.common import new_id, served_model
+
+
+async def chat_completions(exchange: Exchange) -> None:
+    """`POST .../chat/completions`."""
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values)
+    body = validate(ChatBody, values, served.model.profile.openai)
+    prompt = await served.renderer.chat(body.conversation())
+    sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
+    async with exchange.generate(
+        new_id("chatcmpl"), served, prompt, sampling, stream=body.stream, user=body.user
+    ) as metered:
+        if body.stream:
+            await exchange.stream(chat_chunks(metered, body))
+        else:
+            await exchange.respond(await chat_completion(metered, body))

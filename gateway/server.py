@@ -1,0 +1,172 @@
+"""`farebox serve`: one process with its socket, database, ledger and engines."""
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import uvicorn
+from engine.factory import create_engine
+
+from engine.base import EngineStartError
+from gateway.app import create_app
+from gateway.bootstrap import FirstKeys, ensure_keys
+from gateway.catalog import load_catalog
+from gateway.fleet import Fleet
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+from gateway.state import Gateway
+from gateway.welcome import welcome
+from pricing.database import Database
+from pricing.directory import DirectorySettings, KeyDirectory
+from pricing.ledger import Ledger, LedgerSettings
+from pricing.migrations import check, upgrade
+
+log = logging.getLogger("farebox")
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75
+SETTLE_SECONDS = 5  # for requests that were cut off: settling waits for nothing but the loop's turn
+
+
+class ServeError(Exception):
+    """The gateway can't start; one sentence says what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, before anything slow is done: a port in use is told at once. Raises ServeError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ServeError(f"The host {host!r} isn't an address of this machine: {error.strerror}.") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"Farebox can't listen on {host}:{port}: {error.strerror}. Another program may use the port; "
+            "choose a free one with --port or FAREBOX_PORT."
+        ) from None
+    return listener
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until a signal comes. Returns the exit status: 1 if an engine could not be started."""
+    catalog = load_catalog(settings)
+    fleet = Fleet(catalog, create_engine)
+    with listen(settings.host, settings.port) as listener:
+        async with open_gateway(settings, fleet) as (gateway, first_keys):
+            server = _server(gateway, settings)
+            loading = asyncio.create_task(_load(gateway, server, listener, first_keys))
+            await server.serve(sockets=[listener])
+            loading.cancel()
+            failed = (await asyncio.gather(loading, return_exceptions=True))[0]
+            await fleet.stop()
+            return 1 if isinstance(failed, EngineStartError) else 0
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings, fleet: Fleet) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
+    """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here."""
+    metrics = Metrics(version("farebox"))
+    async with AsyncExitStack() as stack:
+        if settings.embedded_database:
+            settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
+        database = await Database.open(settings.database)
+        stack.push_async_callback(database.close)
+        # The embedded database belongs to this process alone; a shared one is migrated on purpose.
+        await (upgrade(database) if settings.embedded_database else check(database))
+        first_keys = await ensure_keys(database, settings)
+        ledger = await Ledger.open(
+            database,
+            LedgerSettings(
+                lease_ms=int(settings.lease_seconds * 1000),
+                checkpoint_ms=int(settings.checkpoint_seconds * 1000),
+                commit_observer=metrics.commit,
+            ),
+        )
+        stack.push_async_callback(ledger.close)
+        keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
+        stack.push_async_callback(keys.close)
+        pipeline = Pipeline(ledger, metrics)
+        metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", lambda: {"": ledger.unsettled})
+        metrics.gauge("farebox_requests_running", "Requests being generated.", lambda: {"": pipeline.running})
+        yield Gateway(settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline), first_keys
+
+
+def _server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
+    return Server(
+        gateway,
+        uvicorn.Config(
+            create_app(gateway),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=None,
+            backlog=BACKLOG,
+        ),
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, whose shutdown lets running requests end within the settings' time, then settles them."""
+
+    def __init__(self, gateway: Gateway, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gateway.stopping = True
+        seconds = self._gateway.settings.shutdown_seconds
+        running = self._gateway.pipeline.running
+        if running:
+            log.info("finishing %d running requests, within %g s; a second signal cuts them off", running, seconds)
+        cut = asyncio.get_running_loop().call_later(seconds, self._gateway.pipeline.cut_off)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+            self._gateway.pipeline.cut_off()
+            await self._gateway.pipeline.drained(SETTLE_SECONDS)
+
+
+async def _load(gateway: Gateway, server: uvicorn.Server, listener: socket.socket, first_keys: FirstKeys) -> None:
+    try:
+        await gateway.fleet.start()
+    except EngineStartError as error:
+        log.error("%s", error)  # noqa: TRY400 - one sentence says it all
+        server.should_exit = True
+        raise
+    host, port = listener.getsockname()[:2]
+    print(welcome(gateway, host, port, first_keys), flush=True)
+
+
+def run(settings: Settings) -> int:
+    """`serve` on uvloop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(serve(settings))
+    return uvloop.run(serve(settings))
+
+
+def configure_logging(settings: Settings) -> None:
+    """Plain lines on stderr; the access log is JSON."""
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "httpcore", "asyncio", "aiosqlite", "alembic", "sqlalchemy"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,134 @@
+"""Every setting of the gateway, and the only place that reads the environment.
+
+Each field can be set as `FAREBOX_<NAME>` or as `farebox serve --<name>`; the flag wins. The README's table and
+`--help` come from the descriptions below.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic_core import from_json
+
+PREFIX = "FAREBOX_"
+
+Precision = Literal["fp8", "fp16", "bf16", "auto"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(Exception):
+    """A setting is unknown or wrong; the sentence names it and says what is allowed."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    return from_json(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+Secret = Annotated[SecretStr, Field(min_length=24)]
+
+
+class Settings(BaseModel):
+    """Frozen. Durations are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(Path("farebox-data"), description="Folder of the embedded database; made if it isn't there.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://user:password@host/name, or sqlite:///path. Default: SQLite in the data folder.",
+    )
+    models: Names = Field(
+        ("farebox/demo",),
+        description="Names of the model cards to serve, separated by commas; `all` serves every card.",
+    )
+    cards: Paths = Field((), description="TOML files with model cards of your own, separated by commas.")
+    source: str | None = Field(
+        None, description="Weights (folder, hub id or `demo`) that take the place of every served card's own."
+    )
+    precision: Precision | None = Field(
+        None, description="fp8, fp16, bf16 or auto, in place of every served card's own."
+    )
+    engine: Annotated[dict[str, JsonValue], BeforeValidator(_json)] = Field(
+        {},
+        description="More engine options for every served card, as JSON: fields of vLLM's AsyncEngineArgs, "
+        'such as {"max_num_seqs": 64}.',
+    )
+    bootstrap_key: Secret | None = Field(
+        None, description="A client's key, at least 24 characters, made on the start if it doesn't exist."
+    )
+    admin_key: Secret | None = Field(
+        None, description="A key for /admin, at least 24 characters, made on the start if it doesn't exist."
+    )
+    body_bytes_max: int = Field(4 * 2**20, ge=1024, description="Largest request body, after decompression.")
+    shutdown_seconds: float = Field(
+        30.0, ge=0, description="How long running requests may go on after SIGTERM before they are cut off."
+    )
+    lease_seconds: float = Field(
+        15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
+    )
+    checkpoint_seconds: float = Field(
+        0.5, gt=0, le=1, description="How often the tokens of running requests are written down."
+    )
+    key_cache_seconds: float = Field(
+        300.0, ge=0, description="How long known keys stay valid while the database can't be reached."
+    )
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.")
+
+    @property
+    def database(self) -> str:
+        """The database's URL, password included: never log it."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.expanduser().resolve() / 'farebox.db'}"
+
+    @property
+    def embedded_database(self) -> bool:
+        return self.database.startswith("sqlite")
+
+
+def load_settings(environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
+    """Settings from `FAREBOX_*` variables, overridden by `flags` (field names; None means not given).
+
+    Raises SettingsError.
+    """
+    values: dict[str, object] = {}
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX):
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in Settings.model_fields:
+                raise SettingsError(_unknown(variable))
+            if value != "":
+                values[name] = value
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        raise SettingsError(f"{variable_of(name)} is wrong: {first['msg']}. {description_of(name)}") from None
+
+
+def variable_of(name: str) -> str:
+    """`data_dir` -> `FAREBOX_DATA_DIR`."""
+    return PREFIX + name.upper()
+
+
+def description_of(name: str) -> str:
+    return Settings.model_fields[name].description or ""
+
+
+def _unknown(variable: str) -> str:
+    known = [variable_of(name) for name in Settings.model_fields]
+    near = difflib.get_close_matches(variable, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "`farebox serve --help` lists all of them."
+    return f"There is no setting {variable}. {hint}"

@@ -1,0 +1,39 @@
+"""What the handlers work with."""
+
+import time
+from dataclasses import dataclass, field
+
+from gateway.catalog import Catalog
+from gateway.fleet import Fleet
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+from pricing.directory import KeyDirectory
+from pricing.ledger import Ledger
+
+
+@dataclass(slots=True)
+class Gateway:
+    """Everything that a handler may need. Made once, at the start; nothing of it is a module's global."""
+
+    settings: Settings
+    catalog: Catalog
+    fleet: Fleet
+    ledger: Ledger
+    keys: KeyDirectory
+    metrics: Metrics
+    pipeline: Pipeline
+    started: int = field(default_factory=lambda: int(time.time()))
+    stopping: bool = False
+
+    def problems(self) -> list[str]:
+        """Why it can't serve now, in words; empty when it can."""
+        problems = []
+        if self.stopping:
+            problems.append("shutting down")
+        if not self.ledger.available:
+            problems.append("the ledger can't commit")
+        if not self.fleet.ready:
+            states = {state.value for state in self.fleet.states.values()} - {"ready"}
+            problems.append(f"engine {', '.join(sorted(states)) or 'starting'}")
+        return problems

@@ -1,0 +1,58 @@
+"""What `farebox serve` prints when it is ready: a key, a curl line and a Python line that work as printed."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from gateway.bootstrap import FirstKeys
+from gateway.state import Gateway
+
+ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+
+
+def welcome(gateway: Gateway, host: str, port: int, first_keys: FirstKeys) -> str:
+    """The text; the key is in it only where it was made just now."""
+    address = "127.0.0.1" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
+    base_url = f"http://{address}:{port}/v1/openai"
+    model = gateway.catalog.names[0]
+    key, shell_key, python_key = "", '"Authorization: Bearer $FAREBOX_KEY"', 'os.environ["FAREBOX_KEY"]'
+    if first_keys.made is not None:
+        key = f"\n  Your key, shown this once:  {first_keys.made}\n"
+        shell_key = shlex.quote(f"Authorization: Bearer {first_keys.made}")
+        python_key = repr(first_keys.made)
+    else:
+        farebox = _here(Path(sys.argv[0]))
+        key = (
+            f"\n  Your key was shown on the first start. Make another with `{farebox} keys create NAME`, and put it\n"
+            "  into the environment for the lines below:  export FAREBOX_KEY=fb-...\n"
+        )
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    imports = "import os; " if first_keys.made is None else ""
+    code = (
+        f"{imports}from openai import OpenAI; "
+        f'client = OpenAI(base_url="{base_url}", api_key={python_key}); '
+        f'print(client.chat.completions.create(model="{model}", '
+        'messages=[{"role": "user", "content": "Hello!"}]).choices[0].message.content)'
+    )
+    return f"""
+Farebox is ready on {base_url} and serves {", ".join(gateway.catalog.names)}.
+{key}
+  curl {base_url}/chat/completions -H "Content-Type: application/json" -H {shell_key} -d '{body}'
+
+  {_here(Path(sys.executable))} - <<'END'
+{_lines(code)}
+END
+
+  Press Ctrl-C to stop. Your data stays in {gateway.settings.data_dir}/ or the database that you named.
+"""
+
+
+def _lines(code: str) -> str:
+    return "\n".join(line.strip() for line in code.split("; "))
+
+
+def _here(path: Path) -> str:
+    """The path as one would type it from the working directory: this Python has the OpenAI SDK."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
