@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pricing.balance import NO_LIMIT, Balance, Limit
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pricing import tables
+from pricing.audit import change, record_change
+from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
 from pricing.clock import Clock, system_clock
-from pricing.database import Database
-from pricing.money import Picodollars
+from pricing.database import Database, padded
+from pricing.errors import DuplicateName, InvalidAmount, InvalidSetting, UnknownAccount
+from pricing.money import PICODOLLARS_MAX, Picodollars, format_usd
+from pricing.standing import balance_of, fresh_columns, replace_limit
+from pricing.text import checked_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,60 +33,200 @@ class Account:
 
 
 class Accounts:
-    """All operations on accounts. Each change writes an audit row, with its `actor`, in the same transaction."""
+    """All operations on accounts. Each change writes an audit row with its `actor` in the same transaction."""
 
     def __init__(self, database: Database, clock: Clock = system_clock) -> None:
-        raise NotImplementedError
+        self._database = database
+        self._clock = clock
 
     async def create(self, name: str, limit: Limit = NO_LIMIT, *, actor: str) -> Account:
         """Make an account. Raises DuplicateName, InvalidSetting."""
-        raise NotImplementedError
+        checked_name("name of an account", name)
+        now = self._clock()
+        async with change(self._database) as (connection, _):
+            await _require_free(connection, name)
+            row = await connection.execute(
+                insert(tables.accounts)
+                .values(name=name, created_at=now, **fresh_columns(limit, now))
+                .returning(tables.accounts.c.id)
+            )
+            account = Account(row.scalar_one(), name, limit, now, None)
+            await record_change(
+                connection,
+                at=now,
+                actor=actor,
+                action="account.create",
+                account_id=account.id,
+                changes={"name": (None, name), "limit": (None, limit_text(limit))},
+            )
+            if limit.kind is LimitKind.PREPAID and limit.amount:
+                await _append_credit(connection, account.id, limit.amount, actor, None, now)
+        return account
 
     async def get(self, account_id: int) -> Account:
         """One account. Raises UnknownAccount."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            return _account(await _row(connection, account_id))
 
     async def find(self, name: str) -> Account | None:
         """The account of this name."""
-        raise NotImplementedError
+        query = select(tables.accounts).where(tables.accounts.c.name == name)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return _account(row) if row else None
 
-    async def list(self, *, after: int = 0, count_max: int = 1000) -> list[Account]:
+    async def list(self, *, after: int = 0, count_max: int = 1000) -> builtins.list[Account]:
         """Accounts in the order of their ids, from the one after `after`."""
-        raise NotImplementedError
+        table = tables.accounts
+        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(count_max)
+        async with self._database.read() as connection:
+            return [_account(row) for row in await connection.execute(query)]
 
     async def balance(self, account_id: int) -> Balance:
         """Where it stands now. Raises UnknownAccount."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            return balance_of(await _row(connection, account_id), self._clock())
 
     async def balances(self, account_ids: Sequence[int]) -> dict[int, Balance]:
         """Where several stand, by id."""
-        raise NotImplementedError
+        if not account_ids:
+            return {}
+        query = select(tables.accounts).where(tables.accounts.c.id.in_(padded(account_ids)))
+        async with self._database.read() as connection:
+            return {row.id: balance_of(row, self._clock()) for row in await connection.execute(query)}
 
     async def rename(self, account_id: int, name: str, *, actor: str) -> Account:
         """Raises UnknownAccount, DuplicateName, InvalidSetting."""
-        raise NotImplementedError
+        checked_name("name of an account", name)
+        async with change(self._database) as (connection, _):
+            row = await _row(connection, account_id)
+            if row.name != name:
+                await _require_free(connection, name)
+            await _set(connection, account_id, name=name)
+            await self._record(connection, actor, "account.rename", account_id, name=(row.name, name))
+            return _account(await _row(connection, account_id))
 
     async def set_limit(self, account_id: int, limit: Limit, *, actor: str) -> Balance:
         """Replace the limit; what was spent in the new limit's period counts against it from now on.
 
-        One that becomes PREPAID starts with `limit.amount` of credit and nothing spent. A limit below what is spent and
-        reserved already stops new requests; running ones finish.
+        An account that becomes PREPAID starts with `limit.amount` of credit and nothing spent. A limit below what is
+        spent and reserved already stops new requests; running ones finish.
         """
-        raise NotImplementedError
+        async with change(self._database) as (connection, _):
+            before = _account(await _row(connection, account_id)).limit
+            balance = await replace_limit(connection, tables.accounts, account_id, limit, self._clock())
+            changes = (limit_text(before), limit_text(limit))
+            await self._record(connection, actor, "account.set_limit", account_id, limit=changes)
+            return balance
 
     async def add_credit(
         self, account_id: int, amount: Picodollars, *, actor: str, reference: str | None = None
     ) -> Balance:
         """Add credit to a prepaid account. The same `reference` (a payment's id) adds it once only.
 
-        Raises InvalidSetting where the account isn't prepaid, InvalidAmount where the amount isn't positive.
+        Raises InvalidSetting where the account isn't prepaid or the reference was used for another amount,
+        InvalidAmount where the amount isn't positive.
         """
-        raise NotImplementedError
+        if amount <= 0:
+            raise InvalidAmount(f"Credit of ${format_usd(amount)} can't be added; give a positive amount.")
+        if reference is not None:
+            checked_name("reference of a credit", reference)
+        now = self._clock()
+        async with change(self._database) as (connection, _):
+            before = balance_of(await _row(connection, account_id, lock=True), now)
+            if before.limit.kind is not LimitKind.PREPAID:
+                raise InvalidSetting(
+                    f"Account {account_id} has a limit of kind {before.limit.kind.value!r}; credit can be added to a "
+                    "prepaid account only. Set its limit to prepaid first."
+                )
+            if await _credited(connection, account_id, amount, reference):
+                return before
+            total = before.limit.amount + amount
+            if total > PICODOLLARS_MAX:
+                raise InvalidAmount(f"An account can't hold more than ${format_usd(PICODOLLARS_MAX)} of credit.")
+            await _set(connection, account_id, limit_amount=total)
+            await _append_credit(connection, account_id, amount, actor, reference, now)
+            changes = (limit_text(before.limit), f"{format_usd(Picodollars(total))} prepaid")
+            await self._record(connection, actor, "account.add_credit", account_id, limit=changes)
+            return balance_of(await _row(connection, account_id), now)
 
     async def suspend(self, account_id: int, *, actor: str) -> Account:
         """Stop all its keys, within 1 s on every replica."""
-        raise NotImplementedError
+        return await self._suspended(account_id, self._clock(), actor)
 
     async def resume(self, account_id: int, *, actor: str) -> Account:
         """Let its keys work again."""
-        raise NotImplementedError
+        return await self._suspended(account_id, None, actor)
+
+    async def _suspended(self, account_id: int, at: int | None, actor: str) -> Account:
+        async with change(self._database) as (connection, version):
+            row = await _row(connection, account_id, lock=True)
+            if (row.suspended_at is None) != (at is None):
+                await _set(connection, account_id, suspended_at=at)
+                keys = tables.keys
+                await connection.execute(update(keys).where(keys.c.account_id == account_id).values(version=version))
+                action = "account.resume" if at is None else "account.suspend"
+                await self._record(connection, actor, action, account_id)
+            return _account(await _row(connection, account_id))
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        actor: str,
+        action: str,
+        account_id: int,
+        **changes: tuple[str, str],
+    ) -> None:
+        await record_change(
+            connection, at=self._clock(), actor=actor, action=action, account_id=account_id, changes=changes
+        )
+
+
+def limit_text(limit: Limit) -> str:
+    """A limit as the audit log writes it: "5.00 day", "none"."""
+    return limit.kind.value if limit.kind is LimitKind.NONE else f"{format_usd(limit.amount)} {limit.kind.value}"
+
+
+def _account(row: Row[Any]) -> Account:
+    limit = Limit(LimitKind(row.limit_kind), Picodollars(row.limit_amount))
+    return Account(row.id, row.name, limit, row.created_at, row.suspended_at)
+
+
+async def _row(connection: AsyncConnection, account_id: int, *, lock: bool = False) -> Row[Any]:
+    query = select(tables.accounts).where(tables.accounts.c.id == account_id)
+    row = (await connection.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
+    if row is None:
+        raise UnknownAccount(f"There is no account {account_id}. List the accounts to see which there are.")
+    return row
+
+
+async def _set(connection: AsyncConnection, account_id: int, **values: object) -> None:
+    await connection.execute(update(tables.accounts).where(tables.accounts.c.id == account_id).values(**values))
+
+
+async def _require_free(connection: AsyncConnection, name: str) -> None:
+    if await connection.scalar(select(tables.accounts.c.id).where(tables.accounts.c.name == name)) is not None:
+        raise DuplicateName(f"An account named {name!r} exists already; choose another name.")
+
+
+async def _credited(connection: AsyncConnection, account_id: int, amount: int, reference: str | None) -> bool:
+    if reference is None:
+        return False
+    table = tables.credits
+    query = select(table.c.amount).where(table.c.account_id == account_id, table.c.reference == reference)
+    earlier = await connection.scalar(query)
+    if earlier is not None and earlier != amount:
+        raise InvalidSetting(
+            f"The reference {reference!r} was used to add ${format_usd(Picodollars(earlier))}; use another one."
+        )
+    return earlier is not None
+
+
+async def _append_credit(
+    connection: AsyncConnection, account_id: int, amount: int, actor: str, reference: str | None, now: int
+) -> None:
+    await connection.execute(
+        insert(tables.credits).values(
+            account_id=account_id, amount=amount, reference=reference, actor=actor, created_at=now
+        )
+    )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pricing.clock import day_start, month_start
 from pricing.errors import InvalidAmount
 from pricing.money import PICODOLLARS_MAX, Picodollars
+
+_NOTHING: Final = Picodollars(0)
 
 
 class LimitKind(StrEnum):
@@ -25,7 +28,7 @@ class Limit:
     """A bound on spending. `amount` is 0 for NONE, and the credit so far for PREPAID."""
 
     kind: LimitKind
-    amount: Picodollars = Picodollars(0)
+    amount: Picodollars = _NOTHING
 
     def __post_init__(self) -> None:
         if not 0 <= self.amount <= PICODOLLARS_MAX:

@@ -1,38 +1,196 @@
-"""The one door to the database: SQLite in WAL mode, or PostgreSQL."""
+"""The one door to the database: SQLite in WAL mode, or PostgreSQL. Driver errors become ours here and only here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from pricing.errors import InvalidSetting, LedgerUnavailable
+
+_CONNECT_S_MAX: Final = 5
+_STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request
+_BUSY_MS_MAX: Final = 5_000
+
+# SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
+_POSTGRESQL_AWAY: Final = {
+    "08": "the database can't be reached",
+    "25006": "the database is read-only",
+    "28": "the database refuses this user or password",
+    "3D000": "the database does not exist on its server",
+    "40": "the database gave up on a conflict",
+    "53": "the database has run out of room or connections",
+    "53100": "the disk is full",
+    "55P03": "the database is locked",
+    "57": "the database is stopping or starting",
+    "58": "the database has a system error",
+    "XX": "the database has an internal error",
+}
+
+# Primary result codes (https://www.sqlite.org/rescode.html); others are mistakes of ours and pass through.
+_SQLITE_AWAY: Final = {
+    sqlite3.SQLITE_BUSY: "the database is locked",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_NOMEM: "the machine has no memory left",
+    sqlite3.SQLITE_READONLY: "the database is read-only",
+    sqlite3.SQLITE_IOERR: "the disk has an error",
+    sqlite3.SQLITE_CORRUPT: "the database file is damaged",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_CANTOPEN: "the database file can't be opened",
+    sqlite3.SQLITE_PROTOCOL: "the database is locked",
+    sqlite3.SQLITE_NOTADB: "the database file is damaged",
+}
 
 
 class Database:
-    """An async SQLAlchemy engine with this package's rules. Its repr shows no password."""
+    """An async SQLAlchemy engine with this package's rules. It belongs to one event loop; no password in its repr."""
 
-    is_postgresql: bool
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.is_postgresql = engine.dialect.name == "postgresql"
+        # SQLite has one writer. Waiting for it here is fair and costs nothing; its own busy handler sleeps and polls.
+        self._writing = None if self.is_postgresql else asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
 
     @classmethod
     async def open(cls, url: str, *, pool_size: int = 5) -> Database:
-        """Connect to `sqlite:///path` or `postgresql://user:password@host/name` (or with +aiosqlite, +asyncpg).
+        """Connect to `sqlite:///path` or `postgresql://user:password@host/name` (+aiosqlite, +asyncpg allowed).
 
         Raises InvalidSetting for any other URL, LedgerUnavailable where the database can't be reached.
         """
-        raise NotImplementedError
+        database = cls(_engine(_checked(url), pool_size))
+        try:
+            async with database.read() as connection:
+                await connection.execute(text("SELECT 1"))
+        except BaseException:
+            await database.close()
+            raise
+        return database
 
     async def close(self) -> None:
         """Close every connection."""
-        raise NotImplementedError
+        await self._engine.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for queries. Raises LedgerUnavailable for whatever says that the database is away."""
-        raise NotImplementedError
-        yield
+        """A connection for queries, in one transaction. LedgerUnavailable for whatever says the database is away."""
+        with _mapped():
+            async with self._engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction, committed at the end. The same errors as `read`."""
-        raise NotImplementedError
+        async with self._writing or nullcontext():
+            with _mapped():
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(farebox_writes=True)
+                    async with connection.begin():
+                        yield connection
+
+
+def padded(values: Sequence[int] | Sequence[str]) -> list[int] | list[str]:
+    """Values for an `IN`, the last repeated up to a power of two, so that few different statements are prepared."""
+    wanted = 1 << (len(values) - 1).bit_length()
+    return [*values, *[values[-1]] * (wanted - len(values))]
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    drivers = {
+        "sqlite": "sqlite+aiosqlite",
+        "sqlite+aiosqlite": "sqlite+aiosqlite",
+        "postgres": "postgresql+asyncpg",
+        "postgresql": "postgresql+asyncpg",
+        "postgresql+asyncpg": "postgresql+asyncpg",
+    }
+    if parsed is None or parsed.drivername not in drivers:
+        # The URL may hold a password: it is not repeated.
+        raise InvalidSetting(
+            "The database URL must look like sqlite:///farebox.db or postgresql://user:password@host/name."
+        )
+    parsed = parsed.set(drivername=drivers[parsed.drivername])
+    if parsed.drivername.startswith("sqlite"):
+        path = parsed.database
+        if not path or path.startswith((":memory:", "file:")):
+            raise InvalidSetting("An SQLite database needs a path to a file, such as sqlite:///farebox.db.")
+        if not Path(path).parent.is_dir():
+            raise InvalidSetting(f"The folder {str(Path(path).parent)!r} for the SQLite file doesn't exist; make it.")
+    return parsed
+
+
+def _engine(url: URL, pool_size: int) -> AsyncEngine:
+    if url.drivername.startswith("postgresql"):
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=pool_size,
+            max_overflow=0,  # a hard bound: a gateway must never exhaust the server's connections
+            pool_timeout=_STATEMENT_S_MAX,
+            connect_args={"timeout": _CONNECT_S_MAX, "command_timeout": _STATEMENT_S_MAX},
+        )
+    engine = create_async_engine(url, hide_parameters=True, pool_size=pool_size, max_overflow=0)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: an fsync per commit. NORMAL would survive kill -9 as well, but a power cut could take the last commits, and
+    # with them reservations whose tokens a client has already seen. The group commit shares the cost.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS_MAX}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock at once: a transaction that reads first and writes later could fail half-way.
+    writes = connection.get_execution_options().get("farebox_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
         yield
+    except Exception as error:
+        reason = unavailable_reason(error)
+        if reason is None:
+            raise
+        raise LedgerUnavailable(reason) from error
+
+
+def unavailable_reason(error: BaseException) -> str | None:
+    """Why this error means that the database is away, in words without names, hosts or SQL; None if it doesn't."""
+    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    sqlstate = getattr(driver_error, "sqlstate", None)
+    if isinstance(sqlstate, str):
+        return next((_POSTGRESQL_AWAY[sqlstate[:n]] for n in (5, 2) if sqlstate[:n] in _POSTGRESQL_AWAY), None)
+    if isinstance(driver_error, sqlite3.Error):
+        return _SQLITE_AWAY.get(getattr(driver_error, "sqlite_errorcode", 0) & 0xFF)
+    if isinstance(driver_error, PoolTimeoutError | TimeoutError):
+        return "the database did not answer in time"
+    if isinstance(driver_error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError):
+        return "the database can't be reached"
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return "the database can't be reached"
+    return None

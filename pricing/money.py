@@ -41,7 +41,9 @@ def parse_usd(text: str) -> Picodollars:
     sign, whole, decimals = found.groups()
     amount = int(whole) * PICODOLLARS_PER_USD + int((decimals or "").ljust(_DECIMALS_MAX, "0"))
     if amount > PICODOLLARS_MAX:
-        raise InvalidAmount(f"{shorten(text)} is more than the ledger holds: at most {format_usd(PICODOLLARS_MAX)} USD.")
+        raise InvalidAmount(
+            f"{shorten(text)} is more than the ledger holds: at most {format_usd(PICODOLLARS_MAX)} USD."
+        )
     return Picodollars(-amount if sign else amount)
 
 

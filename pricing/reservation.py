@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from pricing.cost import Tokens
-from pricing.keys import Key
+from pricing.cost import NO_TOKENS, Tokens, cost
+from pricing.errors import PricingError
+from pricing.key import Key
 from pricing.money import Picodollars
 from pricing.price import Price
+from pricing.text import checked_name
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
@@ -21,6 +28,11 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"  # its process died; settled by recovery from the last checkpoint
     VOID = "void"  # nothing delivered, nothing charged
+
+    @property
+    def state(self) -> str:
+        """What the ledger calls it: settled, interrupted or void."""
+        return self.value if self in (Outcome.INTERRUPTED, Outcome.VOID) else "settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +54,66 @@ class ReserveRequest:
     started_at: int
     user: str | None = None
 
+    def __post_init__(self) -> None:
+        checked_name("request id", self.request_id, 128)
 
-class Reservation:
-    """A request's claim on money, from `Ledger.reserve`. Settled or voided exactly once."""
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """How a reservation is to end. `cost` is at most its amount."""
 
     request_id: str
-    amount: Picodollars
-    likely: bool
-    """Whether the last known balance covers this. Where it is False (the balance isn't known yet, or was too low but is
-    stale), await `stands` before handing the request to the engine; else await it beside the engine's prefill."""
+    account_id: int
+    key_id: int
+    tokens: Tokens
+    cost: Picodollars
+    outcome: Outcome
+    reason: str | None = None
+
+
+class ReservationKeeper(Protocol):
+    """What a reservation needs of the writer that made it."""
+
+    def finish(self, reservation: Reservation, final: Final) -> None:
+        """Queue the end of a reservation."""
+
+
+class Reservation:
+    """A request's claim on money, from `Ledger.reserve`. Settled or voided exactly once.
+
+    `amount` is what is reserved. `likely` tells whether the last known balance covers it: where it is False (the
+    balance isn't known yet, or was too low but is stale), await `stands` before handing the request to the engine;
+    else await it while the engine prefills.
+    """
+
+    def __init__(
+        self, request: ReserveRequest, amount: Picodollars, *, likely: bool, keeper: ReservationKeeper
+    ) -> None:
+        self.request = request
+        self.request_id = request.request_id
+        self.amount = amount
+        self.likely = likely
+        self.tokens = NO_TOKENS
+        self.tokens_written = NO_TOKENS
+        self.reserved_at = 0  # set by the writer, with the verdict
+        self.final: Final | None = None
+        self._keeper = keeper
+        self._refusal: PricingError | None = None
+        self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def stands(self) -> None:
         """Return once the reservation is durable. No token may leave before.
 
         Raises InsufficientFunds, DuplicateRequest, UnknownKey or LedgerUnavailable; then nothing is reserved, and a
-        later `settle` or `void` charges nothing. May be awaited more than once, and cancelled.
+        `settle` or `void` writes nothing. May be awaited more than once, and cancelled.
         """
-        raise NotImplementedError
+        await asyncio.shield(self._decided)
+        if self._refusal is not None:
+            raise self._refusal
 
     def observe(self, tokens: Tokens) -> None:
         """Note the latest counts. O(1), no lock, no I/O: they are written in a checkpoint at most 1 s later."""
-        raise NotImplementedError
+        self.tokens = tokens
 
     def settle(self, tokens: Tokens, outcome: Outcome) -> Picodollars:
         """Charge for `tokens` and release the rest; give the cost. Synchronous, since a `finally` can't await.
@@ -70,8 +121,41 @@ class Reservation:
         The cost is never more than was reserved. A second call changes nothing and gives the first call's result.
         It is written by the next group commit, and kept and retried for as long as the database is away.
         """
-        raise NotImplementedError
+        if self.final is None:
+            exact = cost(self.request.price, tokens)
+            if exact > self.amount:
+                # The caller's bug, and not the customer's bill: the limit was checked for the amount only.
+                logger.error(
+                    "Request %s used %s, which costs more than was reserved; it is charged the reservation",
+                    self.request_id,
+                    tokens,
+                )
+            self._finish(tokens, Picodollars(min(exact, self.amount)), outcome, None)
+        assert self.final is not None
+        return self.final.cost
 
     def void(self, reason: str) -> None:
         """Release everything: nothing was delivered, nothing is charged. After a `settle` it does nothing."""
-        raise NotImplementedError
+        if self.final is None:
+            self._finish(NO_TOKENS, Picodollars(0), Outcome.VOID, reason)
+
+    def _finish(self, tokens: Tokens, charge: Picodollars, outcome: Outcome, reason: str | None) -> None:
+        key = self.request.key
+        self.final = Final(self.request_id, key.account_id, key.id, tokens, charge, outcome, reason)
+        self._keeper.finish(self, self.final)
+
+    def decide(self, refusal: PricingError | None) -> None:
+        """For the writer alone: the reservation is durable, or refused."""
+        if not self._decided.done():
+            self._refusal = refusal
+            self._decided.set_result(None)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it is decided, and was not refused."""
+        return self._decided.done() and self._refusal is None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the database has answered."""
+        return self._decided.done()

@@ -1,0 +1,252 @@
+"""One group commit: many reservations and settlements in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, delete, insert, select, union_all, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pricing import tables
+from pricing.clock import MS_PER_DAY, day_name
+from pricing.database import Database, padded
+from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, UnknownKey
+from pricing.reservation import Final as FinalState
+from pricing.reservation import Outcome, Reservation
+from pricing.standing import Standing, lock, write_back
+from pricing.text import stored
+
+DUPLICATE_DAYS: Final = 2
+"""For how long a request id can't be used again. Bounded, so that the look-up meets one or two partitions."""
+
+_TEXT_MAX: Final = 256
+
+
+@dataclass(slots=True)
+class Batch:
+    """What to commit: ends first, so that the money they release is there for the claims."""
+
+    finals: Sequence[FinalState] = ()
+    claims: Sequence[Reservation] = ()
+
+
+@dataclass(slots=True)
+class Written:
+    """What a commit did. `refusals` by request id; `ended` are the ids whose entry this commit appended; `reserved_at`
+    is the time that the claims are charged at, by request id."""
+
+    refusals: dict[str, PricingError] = field(default_factory=dict)
+    reserved_at: dict[str, int] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    accounts: dict[int, Standing] = field(default_factory=dict)
+    keys: dict[int, Standing] = field(default_factory=dict)
+
+
+async def commit(database: Database, process_id: str, batch: Batch, now: int) -> Written:
+    """Write the batch in one transaction.
+
+    A failure before the COMMIT is sent has done nothing, so it is tried once more at once, on another connection: one
+    that was cut while idle should refuse nobody. Raises LedgerUnavailable, after which the outcome may be unknown.
+    """
+    try:
+        return await _commit_once(database, process_id, batch, now)
+    except _NothingDone:
+        try:
+            return await _commit_once(database, process_id, batch, now)
+        except _NothingDone as again:
+            raise again.unavailable from again
+
+
+class _NothingDone(Exception):
+    def __init__(self, unavailable: LedgerUnavailable) -> None:
+        self.unavailable = unavailable
+
+
+async def _commit_once(database: Database, process_id: str, batch: Batch, now: int) -> Written:
+    committing = False
+    try:
+        async with database.write() as connection:
+            written = await apply(connection, database, process_id, batch, now)
+            committing = True
+    except LedgerUnavailable as error:
+        if committing:
+            raise
+        raise _NothingDone(error) from error
+    return written
+
+
+async def apply(connection: AsyncConnection, database: Database, process_id: str, batch: Batch, now: int) -> Written:
+    """The statements of a batch, in the caller's transaction: lock, end, claim, write back."""
+    parties = [(final.account_id, final.key_id) for final in batch.finals]
+    parties += [(claim.request.key.account_id, claim.request.key.id) for claim in batch.claims]
+    written = Written()
+    written.accounts = await lock(connection, tables.accounts, (account for account, _ in parties))
+    written.keys = await lock(connection, tables.keys, (key for _, key in parties))
+    if batch.finals:
+        await _end(connection, database, batch.finals, written, now)
+    if batch.claims:
+        await _claim(connection, process_id, batch.claims, written, now)
+    await write_back(connection, tables.accounts, written.accounts.values())
+    await write_back(connection, tables.keys, written.keys.values())
+    return written
+
+
+async def _end(
+    connection: AsyncConnection, database: Database, finals: Sequence[FinalState], written: Written, now: int
+) -> None:
+    by_id = {final.request_id: final for final in finals}
+    table = tables.reservations
+    gone = delete(table).where(table.c.request_id.in_(padded(list(by_id)))).returning(table)
+    entries: list[dict[str, Any]] = []
+    for row in await connection.execute(gone):
+        final = by_id[row.request_id]
+        written.accounts[row.account_id].release(row.amount, final.cost, row.reserved_at)
+        written.keys[row.key_id].release(row.amount, final.cost, row.reserved_at)
+        written.ended.add(row.request_id)
+        entries.append(_entry(row, final, now))
+    if entries:
+        await connection.execute(insert(tables.entries), entries)
+        await _roll_up(connection, database, entries)
+
+
+def _entry(row: Row[Any], final: FinalState, now: int) -> dict[str, Any]:
+    return {
+        **row._mapping,
+        "prompt_tokens": final.tokens.prompt,
+        "cached_tokens": final.tokens.cached,
+        "completion_tokens": final.tokens.completion,
+        "settled_at": now,
+        "state": final.outcome.state,
+        "outcome": final.outcome.value,
+        "reason": None if final.reason is None else stored(final.reason, _TEXT_MAX),
+        "cost": final.cost,
+    }
+
+
+async def _roll_up(connection: AsyncConnection, database: Database, entries: Sequence[dict[str, Any]]) -> None:
+    sums: dict[tuple[str, int, int, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    for entry in entries:
+        if entry["state"] == Outcome.VOID:
+            continue
+        total = sums[day_name(entry["reserved_at"]), entry["account_id"], entry["key_id"], entry["model"]]
+        total[0] += 1
+        for index, column in enumerate(("prompt_tokens", "cached_tokens", "completion_tokens", "cost"), start=1):
+            total[index] += entry[column]
+    if not sums:
+        return
+    table = tables.usage_daily
+    names = ("day", "account_id", "key_id", "model")
+    counted = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+    rows = [dict(zip(names + counted, (*place, *total), strict=True)) for place, total in sums.items()]
+    # The two dialects spell this statement alike but don't share its class.
+    upsert = postgresql.insert(table) if database.is_postgresql else sqlite.insert(table)
+    await connection.execute(
+        upsert.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={name: table.c[name] + upsert.excluded[name] for name in counted},
+        ),
+        rows,
+    )
+
+
+async def _claim(
+    connection: AsyncConnection, process_id: str, claims: Sequence[Reservation], written: Written, now: int
+) -> None:
+    taken = await _used_ids(connection, claims, now)
+    rows: list[dict[str, Any]] = []
+    for claim in claims:
+        try:
+            rows.append(_admit(claim, process_id, taken, written, now))
+        except PricingError as refusal:
+            written.refusals[claim.request_id] = refusal
+    if rows:
+        await connection.execute(insert(tables.reservations), rows)
+
+
+def _admit(claim: Reservation, process_id: str, taken: set[str], written: Written, now: int) -> dict[str, Any]:
+    request = claim.request
+    if request.request_id in taken:
+        raise DuplicateRequest(request.request_id)
+    account, key = written.accounts.get(request.key.account_id), written.keys.get(request.key.id)
+    if account is None or key is None:
+        raise UnknownKey(f"There is no key {request.key.id} of account {request.key.account_id} in this ledger.")
+    for standing in (account, key):
+        standing.enter(now)
+    key.require(claim.amount, "key")
+    account.require(claim.amount, "account")
+    account.reserved += claim.amount
+    key.reserved += claim.amount
+    taken.add(request.request_id)
+    # Never before the periods that it was counted in, even if this machine's clock is late.
+    reserved_at = max(now, account.period_start, key.period_start)
+    written.reserved_at[request.request_id] = reserved_at
+    return {
+        "request_id": request.request_id,
+        "process_id": process_id,
+        "account_id": account.id,
+        "key_id": key.id,
+        "model": stored(request.model, _TEXT_MAX),
+        "route": stored(request.route, _TEXT_MAX),
+        "end_user": None if request.user is None else stored(request.user, _TEXT_MAX),
+        "price_input": request.price.input,
+        "price_output": request.price.output,
+        "price_cached_input": request.price.cached_input,
+        "amount": claim.amount,
+        "started_at": request.started_at,
+        "reserved_at": reserved_at,
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+    }
+
+
+async def _used_ids(connection: AsyncConnection, claims: Sequence[Reservation], now: int) -> set[str]:
+    ids = padded([claim.request_id for claim in claims])
+    running, done = tables.reservations.c, tables.entries.c
+    since = now - DUPLICATE_DAYS * MS_PER_DAY
+    used = union_all(
+        select(running.request_id).where(running.request_id.in_(ids)),
+        select(done.request_id).where(done.request_id.in_(ids), done.settled_at >= since),
+    )
+    return set(await connection.scalars(used))
+
+
+async def missing_entries(database: Database, request_ids: Sequence[str], process_id: str) -> set[str]:
+    """Those of these ids that have no entry by this process: another one settled them, or they never stood."""
+    table = tables.entries
+    query = select(table.c.request_id).where(
+        table.c.request_id.in_(padded(request_ids)),
+        table.c.process_id == process_id,
+        table.c.outcome != Outcome.INTERRUPTED.value,
+    )
+    async with database.read() as connection:
+        return set(request_ids) - set(await connection.scalars(query))
+
+
+async def write_checkpoints(database: Database, running: Sequence[Reservation]) -> None:
+    """Store the latest counts of running requests, in a transaction of their own (see `tables` for why)."""
+    table = tables.reservations
+    rows = [
+        {
+            "id": reservation.request_id,
+            "prompt": reservation.tokens.prompt,
+            "cached": reservation.tokens.cached,
+            "completion": reservation.tokens.completion,
+        }
+        for reservation in sorted(running, key=lambda one: one.request_id)
+    ]
+    statement = (
+        update(table)
+        .where(table.c.request_id == bindparam("id"))
+        .values(
+            prompt_tokens=bindparam("prompt"),
+            cached_tokens=bindparam("cached"),
+            completion_tokens=bindparam("completion"),
+        )
+    )
+    async with database.write() as connection:
+        await connection.execute(statement, rows)

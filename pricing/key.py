@@ -1,0 +1,91 @@
+"""What a key is: a record without its secret, and its terms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from sqlalchemy import Row
+
+from pricing.balance import NO_LIMIT, Limit, LimitKind
+from pricing.errors import InvalidSetting
+from pricing.money import Picodollars
+
+Role = Literal["user", "admin"]
+
+_RATE_MAX: Final = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What a key may do. `models` None means all; the others None mean no limit. `expires_at` in milliseconds since
+    1970 UTC. Raises InvalidSetting for what can't be."""
+
+    limit: Limit = NO_LIMIT
+    models: frozenset[str] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    expires_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit.kind is LimitKind.PREPAID:
+            raise InvalidSetting("Only accounts can be prepaid; give the key a limit of kind day, month or total.")
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrent_requests"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _RATE_MAX:
+                raise InvalidSetting(f"{name} is {value}; it must be from 0 to {_RATE_MAX}, or none for no limit.")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key, without its secret. `prefix` is the start of the secret, to recognise it by.
+
+    `previous_until`: until when the secret before the last rotation works; None if there is none.
+    """
+
+    id: int
+    account_id: int
+    name: str
+    prefix: str
+    role: Role
+    terms: KeyTerms
+    created_at: int
+    revoked_at: int | None = None
+    previous_until: int | None = None
+
+    def allows(self, model: str) -> bool:
+        """Whether this key may use the model."""
+        return self.terms.models is None or model in self.terms.models
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key and its secret, which is shown this once and stored as a hash only."""
+
+    key: Key
+    secret: str = field(repr=False)
+
+
+def key_of(row: Row[Any]) -> Key:
+    """The key in a row of `keys`."""
+    terms = KeyTerms(
+        limit=Limit(LimitKind(row.limit_kind), Picodollars(row.limit_amount)),
+        models=None if row.models is None else frozenset(json.loads(row.models)),
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_minute=row.tokens_per_minute,
+        concurrent_requests=row.concurrent_requests,
+        expires_at=row.expires_at,
+    )
+    return Key(
+        row.id,
+        row.account_id,
+        row.name,
+        row.prefix,
+        row.role,
+        terms,
+        row.created_at,
+        row.revoked_at,
+        row.previous_until,
+    )

@@ -1,0 +1,52 @@
+"""How a ledger behaves. Frozen, and given by the gateway; this package reads no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pricing.clock import Clock, system_clock
+from pricing.errors import InvalidSetting
+from pricing.process import monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Times in milliseconds.
+
+    - `lease_ms`: how long a silent process counts as alive; `heartbeat_ms`: how often it says that it lives.
+    - `checkpoint_ms`: how often running requests' counts are stored: with one commit this must stay below 1 s.
+    - `settle_linger_ms`: for how long settlements gather; reservations never wait for this.
+    - `batch_max`: reservations and, again, settlements in one commit.
+    - `retry_ms_max`: the longest pause between tries while the database is away.
+    - `close_ms_max`: for how long `Ledger.close` tries to write what is left.
+    - `balance_age_ms_max`: for how long a known balance may refuse without asking the database.
+    - `entry_days`: entries older than this are removed (they stay in the daily roll-up); None keeps all.
+    - `commit_observer` gets nanoseconds and operations of each group commit, for metrics.
+    """
+
+    lease_ms: int = 15_000
+    heartbeat_ms: int = 3_000
+    checkpoint_ms: int = 500
+    settle_linger_ms: int = 5
+    batch_max: int = 500
+    retry_ms_max: int = 1_000
+    close_ms_max: int = 10_000
+    balance_age_ms_max: int = 500
+    entry_days: int | None = None
+    clock: Clock = system_clock
+    monotonic: Clock = monotonic
+    commit_observer: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_ms * 3 > self.lease_ms:
+            raise InvalidSetting(
+                f"A heartbeat every {self.heartbeat_ms} ms is too rare for a lease of {self.lease_ms} ms; "
+                "make the lease at least three heartbeats long."
+            )
+        if not 1 <= self.checkpoint_ms <= 1_000:
+            raise InvalidSetting(f"checkpoint_ms is {self.checkpoint_ms}; it must be from 1 to 1000.")
+        if self.batch_max < 1:
+            raise InvalidSetting(f"batch_max is {self.batch_max}; it must be 1 or more.")
+        if self.entry_days is not None and self.entry_days < 7:
+            raise InvalidSetting(f"entry_days is {self.entry_days}; it must be 7 or more, or none to keep all.")

@@ -1,0 +1,238 @@
+"""The tables, as SQLAlchemy Core. Amounts are picodollars, times milliseconds since 1970 UTC, both BIGINT.
+
+Locks are always taken in this order, so that no deadlock can exist: `processes`, `meta`, `accounts` by id, `keys` by
+id. Rows of `reservations`, `entries` and `usage_daily` are changed only by a holder of their account's and key's lock;
+checkpoints, which hold no other lock, change theirs in the order of request ids.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata: Final = MetaData()
+
+# SQLite numbers rows by itself only in a column declared exactly INTEGER.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _standing() -> list[Column[str] | Column[int]]:
+    """A limit and where it stands. `spent` and `reserved` belong to the period that began at `period_start`."""
+    return [
+        Column("limit_kind", String(16), nullable=False),
+        Column("limit_amount", BigInteger, nullable=False),
+        Column("period_start", BigInteger, nullable=False),
+        Column("spent", BigInteger, nullable=False),
+        Column("reserved", BigInteger, nullable=False),
+        Column("spent_total", BigInteger, nullable=False),
+    ]
+
+
+def _request() -> list[Column[str] | Column[int]]:
+    """What is known of a request from its reservation on."""
+    return [
+        Column("process_id", String(32), nullable=False),
+        Column("account_id", BigInteger, nullable=False),
+        Column("key_id", BigInteger, nullable=False),
+        Column("model", Text, nullable=False),
+        Column("route", Text, nullable=False),
+        Column("end_user", Text),
+        Column("price_input", BigInteger, nullable=False),
+        Column("price_output", BigInteger, nullable=False),
+        Column("price_cached_input", BigInteger, nullable=False),
+        Column("amount", BigInteger, nullable=False),
+        Column("started_at", BigInteger, nullable=False),
+        Column("reserved_at", BigInteger, nullable=False),
+        Column("prompt_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("completion_tokens", BigInteger, nullable=False),
+    ]
+
+
+# One row. `directory_version` counts changes of accounts and keys; whoever changes one holds this row's lock until it
+# commits, so that versions become visible in their order and a reader of "all after N" misses none.
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("directory_version", BigInteger, nullable=False),
+    Column("compatible_from", String(32), nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    *_standing(),
+    Column("created_at", BigInteger, nullable=False),
+    Column("suspended_at", BigInteger),
+    postgresql_with={"fillfactor": "50"},  # hot rows: room for in-place updates
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("previous_hash", LargeBinary(32), unique=True),
+    Column("previous_until", BigInteger),
+    *_standing(),
+    Column("models", Text),  # a JSON list; NULL means all
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrent_requests", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("keys_by_version", "version"),
+    Index(
+        "keys_by_name",
+        "account_id",
+        "name",
+        unique=True,  # among those in use: the name of a revoked key is free again
+        postgresql_where=text("revoked_at IS NULL"),
+        sqlite_where=text("revoked_at IS NULL"),
+    ),
+    postgresql_with={"fillfactor": "50"},
+)
+
+credits = Table(
+    "credits",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reference", String(200)),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("account_id", "reference", name="credits_by_reference"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("account_id", BigInteger),
+    Column("key_id", BigInteger),
+    Column("detail", Text, nullable=False),
+    Index("audit_by_account", "account_id", "id"),
+    Index("audit_by_key", "key_id", "id"),
+)
+
+# `beat` grows with each heartbeat. A process is dead when others saw it unchanged for `lease_ms`, by their own clocks.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("machine", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("pid_started", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+)
+
+# Requests that run now. The token columns are the last checkpoint.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("request_id", String(128), primary_key=True),
+    *_request(),
+    postgresql_with={"fillfactor": "50", "autovacuum_vacuum_scale_factor": "0.01"},
+)
+
+# What happened: appended to, never changed. Exactly once comes from `reservations`: only the transaction whose DELETE
+# returned the reservation may append its entry, in the same transaction. (PostgreSQL can't hold `request_id` unique
+# across partitions, and needn't.) PostgreSQL has one partition per UTC month, see `pricing.retention`.
+entries = Table(
+    "entries",
+    metadata,
+    Column("request_id", String(128), nullable=False),
+    *_request(),
+    Column("settled_at", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text),
+    Column("cost", BigInteger, nullable=False),
+    PrimaryKeyConstraint("settled_at", "request_id"),
+    Index("entries_by_request", "request_id"),
+    Index("entries_by_key", "key_id", "settled_at"),
+    postgresql_partition_by="RANGE (settled_at)",
+)
+
+# Sums of `entries` by the UTC day of the reservation, kept in the same transaction as each entry.
+usage_daily = Table(
+    "usage_daily",
+    metadata,
+    Column("day", String(10), nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("key_id", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", "day", "model", "account_id"),
+    Index("usage_daily_by_account", "account_id", "day"),
+    Index("usage_daily_by_day", "day"),
+)
+
+# For the gateway: calls to make when a request is done, and answers to give again. They live in this schema so that
+# one migration history covers the database.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("request_id", String(128), nullable=False),
+    Column("key_id", BigInteger, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("last_error", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("webhooks_by_due", "state", "next_attempt_at"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key_id", BigInteger, nullable=False),
+    Column("idempotency_key", String(255), nullable=False),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("response", LargeBinary),
+    Column("status", Integer),
+    Column("content_type", String(128)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", "idempotency_key"),
+    Index("idempotency_by_expiry", "expires_at"),
+)

@@ -1,0 +1,268 @@
+"""The one task per process that writes: group commits, checkpoints, heartbeats, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import Final
+
+from pricing.commit import Batch, Written, commit, missing_entries, write_checkpoints
+from pricing.cost import NO_TOKENS
+from pricing.database import Database
+from pricing.errors import LedgerUnavailable
+from pricing.known import KnownBalances
+from pricing.money import Picodollars
+from pricing.process import Process
+from pricing.reservation import Final as FinalState
+from pricing.reservation import Outcome, Reservation
+from pricing.settings import LedgerSettings
+
+logger = logging.getLogger(__name__)
+
+_RETRY_MS_MIN: Final = 50
+
+
+class Writer:
+    """Queues, and the loop that empties them. While the database is away it fails claims and keeps finals."""
+
+    def __init__(self, database: Database, process: Process, settings: LedgerSettings) -> None:
+        self.available = True
+        self.overtaken = 0
+        self.running: dict[str, Reservation] = {}  # claimed and without a final
+        self.known = KnownBalances(settings.balance_age_ms_max)
+        self._database = database
+        self._process = process
+        self._settings = settings
+        self._claims: deque[Reservation] = deque()
+        self._finals: deque[FinalState] = deque()
+        self._held: dict[str, Reservation] = {}  # settled, not written yet
+        self._stuck: list[FinalState] = []
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._linger: asyncio.TimerHandle | None = None
+        self._checkpoint_due = self._heartbeat_due = 0
+
+    @property
+    def unsettled(self) -> int:
+        """Ends of reservations that are not durable yet."""
+        return len(self._held)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not (self._claims or self._finals or self._in_flight or self._held)
+
+    def knows(self, request_id: str) -> bool:
+        """Whether a request of this id is not yet written to its end."""
+        return request_id in self.running or request_id in self._held
+
+    def claim(self, reservation: Reservation) -> None:
+        """Queue a reservation; it is decided by the next commit."""
+        self.running[reservation.request_id] = reservation
+        self._claims.append(reservation)
+        self._wake.set()
+
+    def finish(self, reservation: Reservation, final: FinalState) -> None:
+        """Queue the end of a reservation. One that isn't decided yet is queued when it is."""
+        self.running.pop(reservation.request_id, None)
+        if reservation.is_durable:
+            self._queue_final(reservation, final)
+        elif not reservation.is_decided:
+            self._held[reservation.request_id] = reservation
+
+    def _queue_final(self, reservation: Reservation, final: FinalState) -> None:
+        self._held[reservation.request_id] = reservation
+        key, released = reservation.request.key, reservation.amount - final.cost
+        self.known.hold(key.account_id, key.id, -released, reservation.reserved_at)
+        self._finals.append(final)
+        if self._linger is None:  # nobody waits for an end: let some gather
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(self._settings.settle_linger_ms / 1000, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        self._linger = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wait()
+            try:
+                await self._step()
+            except LedgerUnavailable as error:
+                await self._outlast(error)
+            except Exception:
+                logger.exception("The ledger's writer failed; it goes on")
+                await asyncio.sleep(_RETRY_MS_MIN / 1000)
+
+    async def _step(self) -> None:
+        """Whatever is due now."""
+        while self._claims or self._finals:
+            await self._commit_batch()
+            if self._now() >= self._checkpoint_due:
+                break
+        if self._now() >= self._checkpoint_due:
+            await self.checkpoint()
+        if self._now() >= self._heartbeat_due:
+            await self._process.heartbeat(self._database)
+            self._heartbeat_due = self._now() + self._settings.heartbeat_ms
+            self._finals.extend(self._stuck)
+            self._stuck.clear()
+        if self._claims or self._finals:
+            self._wake.set()
+
+    async def checkpoint(self) -> None:
+        """Store the counts that changed since the last time."""
+        changed = [one for one in self.running.values() if one.is_durable and one.tokens is not one.tokens_written]
+        if changed:
+            written = [one.tokens for one in changed]
+            await write_checkpoints(self._database, changed)
+            for reservation, tokens in zip(changed, written, strict=True):
+                reservation.tokens_written = tokens
+        self._checkpoint_due = self._now() + self._settings.checkpoint_ms
+
+    async def _commit_batch(self) -> None:
+        count = self._settings.batch_max
+        finals = [self._finals.popleft() for _ in range(min(count, len(self._finals)))]
+        claims = [self._claims.popleft() for _ in range(min(count, len(self._claims)))]
+        self._in_flight = len(finals) + len(claims)
+        started = time.perf_counter_ns()
+        try:
+            await self._commit(Batch(finals, claims))
+        except LedgerUnavailable as error:
+            self._finals.extendleft(reversed(finals))
+            for claim in claims:
+                if not claim.is_decided:  # a part of the batch may have been written
+                    self._refuse(claim, error)
+            raise
+        finally:
+            self._in_flight = 0
+            progress, self._progress = self._progress, asyncio.Event()
+            progress.set()
+        if self._settings.commit_observer is not None:
+            self._settings.commit_observer(time.perf_counter_ns() - started, len(finals) + len(claims))
+
+    async def _commit(self, batch: Batch) -> None:
+        try:
+            written = await commit(self._database, self._process.id, batch, self._settings.clock())
+        except LedgerUnavailable:
+            raise
+        except Exception as error:
+            await self._commit_apart(batch, error)
+        else:
+            await self._take_in(batch, written)
+
+    async def _commit_apart(self, batch: Batch, error: Exception) -> None:
+        """Something in the batch can't be written at all. Halve it until that one is alone; the rest is written."""
+        finals, claims = list(batch.finals), list(batch.claims)
+        if len(finals) + len(claims) == 1:
+            logger.error("The ledger could not write one operation: %s", error, exc_info=error)
+            self._stuck.extend(finals)
+            for claim in claims:
+                self._refuse(claim, LedgerUnavailable("this request could not be recorded"))
+            return
+        half_finals, half_claims = (len(finals) + 1) // 2, len(claims) // 2
+        for part in (
+            Batch(finals[:half_finals], claims[:half_claims]),
+            Batch(finals[half_finals:], claims[half_claims:]),
+        ):
+            if part.finals or part.claims:
+                await self._commit(part)
+
+    async def _take_in(self, batch: Batch, written: Written) -> None:
+        now = self._settings.clock()
+        self.known.learn(written.accounts, written.keys, now)
+        for final in batch.finals:
+            reservation = self._held.pop(final.request_id, None)
+            if reservation is not None:
+                self.known.hold(final.account_id, final.key_id, -final.cost, reservation.reserved_at)
+        for claim in batch.claims:
+            refusal = written.refusals.get(claim.request_id)
+            if refusal is None:
+                self._stand(claim, written.reserved_at[claim.request_id])
+            else:
+                self._drop(claim)
+                claim.decide(refusal)
+        absent = [final for final in batch.finals if final.request_id not in written.ended]
+        if absent:
+            await self._explain(absent)
+
+    def _stand(self, claim: Reservation, reserved_at: int) -> None:
+        key = claim.request.key
+        claim.reserved_at = reserved_at
+        self.known.hold(key.account_id, key.id, claim.amount, reserved_at)
+        claim.decide(None)
+        if claim.final is not None:
+            self._queue_final(claim, claim.final)
+
+    def _drop(self, claim: Reservation) -> None:
+        self.running.pop(claim.request_id, None)
+        self._held.pop(claim.request_id, None)
+
+    def _refuse(self, claim: Reservation, error: LedgerUnavailable) -> None:
+        """The commit may have happened all the same: void the claim, if it is there, when the database is back."""
+        self._drop(claim)
+        claim.decide(error)
+        key = claim.request.key
+        self._finals.append(
+            FinalState(
+                claim.request_id,
+                key.account_id,
+                key.id,
+                NO_TOKENS,
+                Picodollars(0),
+                Outcome.VOID,
+                "the database did not confirm the reservation",
+            )
+        )
+
+    async def _explain(self, absent: list[FinalState]) -> None:
+        """These had no reservation: they were written before an error that hid it, or by another process."""
+        charged = [final.request_id for final in absent if final.outcome is not Outcome.VOID]
+        if not charged:
+            return
+        overtaken = await missing_entries(self._database, charged, self._process.id)
+        if overtaken:
+            self.overtaken += len(overtaken)
+            logger.error(
+                "%d requests were settled as interrupted by another process, which took this one for dead; "
+                "its entries stand. First: %s",
+                len(overtaken),
+                min(overtaken),
+            )
+
+    async def _outlast(self, error: LedgerUnavailable) -> None:
+        """Refuse what waits, keep what is to be settled, and try until the database can be written again."""
+        logger.error("The ledger is unavailable: %s %d settlements wait", error, len(self._held))
+        self.available = False
+        pause = _RETRY_MS_MIN
+        while not self.available:
+            while self._claims:
+                self._refuse(self._claims.popleft(), error)
+            await asyncio.sleep(pause / 1000)
+            pause = min(2 * pause, self._settings.retry_ms_max)
+            with contextlib.suppress(LedgerUnavailable):
+                await self._process.heartbeat(self._database)  # a write: reading alone would prove too little
+                self.available = True
+        self._checkpoint_due = self._now()
+        self._wake.set()
+        logger.warning("The ledger is available again")
+
+    async def _wait(self) -> None:
+        due = min(self._checkpoint_due, self._heartbeat_due) - self._now()
+        if due > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due / 1000):
+                    await self._wake.wait()
+        self._wake.clear()
+
+    async def progress(self) -> None:
+        """Return after the next group commit, whether it worked or not."""
+        await self._progress.wait()
+
+    def _now(self) -> int:
+        return time.monotonic_ns() // 1_000_000
