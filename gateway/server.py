@@ -61,9 +61,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(settings: Settings) -> int:
     """Serve until a signal comes. Returns the exit status: 1 if an engine could not be started."""
-    catalog = load_catalog(settings)
-    fleet = Fleet(catalog, create_engine)
+    fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        log.info("listening on http://%s:%d; models are being loaded", host, port)
         async with open_gateway(settings, fleet) as (gateway, first_keys):
             server = _server(gateway, settings)
             loading = asyncio.create_task(_load(gateway, server, listener, first_keys))

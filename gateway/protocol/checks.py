@@ -74,12 +74,7 @@ def validate(body: type[B], values: JSONObject, parameters: Mapping[str, Paramet
 
     Raises InvalidParameter for the first fault, InvalidRequest(unsupported_parameter) for what can't be honoured.
     """
-    for name in values.keys() & REFUSED.keys():
-        raise InvalidRequest(
-            f"`{name}` is not supported: {REFUSED[name]}. Leave it out.",
-            code="unsupported_parameter",
-            param=name,
-        )
+    _refuse_unsupported(values)
     try:
         return with_ranges(body, parameters).model_validate(values)
     except ValidationError as error:
@@ -101,7 +96,7 @@ def _refuse_unsupported(values: JSONObject) -> None:
         reasons["service_tier"] = "there is one tier, `auto` or `default`"
     for name, reason in reasons.items():
         raise InvalidRequest(
-            f"`{name}: {show(values[name])}` is not supported: {reason}. Leave it out.",
+            f"`{name}` can't be honoured: {reason}. Leave it out; got {show(values[name])}.",
             code="unsupported_parameter",
             param=name,
         )
