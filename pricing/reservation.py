@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -93,7 +94,8 @@ class Reservation:
         self.request_id = request.request_id
         self.amount = amount
         self.likely = likely
-        self.tokens = NO_TOKENS
+        self._read: Callable[[], Tokens] | None = None
+        self._observed = NO_TOKENS
         self.tokens_written = NO_TOKENS
         self.reserved_at = 0  # set by the writer, with the verdict
         self.final: Final | None = None
@@ -111,9 +113,18 @@ class Reservation:
         if self._refusal is not None:
             raise self._refusal
 
+    @property
+    def tokens(self) -> Tokens:
+        """The latest counts: what the next checkpoint writes."""
+        return self._observed if self._read is None else self._read()
+
     def observe(self, tokens: Tokens) -> None:
         """Note the latest counts. O(1), no lock, no I/O: they are written in a checkpoint at most 1 s later."""
-        self.tokens = tokens
+        self._observed = tokens
+
+    def follow(self, read: Callable[[], Tokens]) -> None:
+        """Where to read the latest counts when a checkpoint is due: then a token costs the ledger nothing."""
+        self._read = read
 
     def settle(self, tokens: Tokens, outcome: Outcome) -> Picodollars:
         """Charge for `tokens` and release the rest; give the cost. Synchronous, since a `finally` can't await.

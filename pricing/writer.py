@@ -117,7 +117,7 @@ class Writer:
 
     async def checkpoint(self) -> None:
         """Store the counts that changed since the last time."""
-        changed = [one for one in self.running.values() if one.is_durable and one.tokens is not one.tokens_written]
+        changed = [one for one in self.running.values() if one.is_durable and one.tokens != one.tokens_written]
         if changed:
             written = [one.tokens for one in changed]
             await write_checkpoints(self._database, changed)
