@@ -1,0 +1,161 @@
+"""An `EngineSpec` as vLLM's `AsyncEngineArgs`: defaults for serving, and checks before any weight is read."""
+
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import torch
+from pydantic import (
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.transformers_utils.config import get_config
+
+from engine.base import EngineSpec, EngineStartError, JSONValue
+from engine.core import Statistics
+
+# Card fields that say the same as one of vLLM's options: two places for one fact would have to agree.
+_FIELDS = {
+    "model": "source",
+    "dtype": "precision",
+    "quantization": "precision",
+    "max_model_len": "context_length",
+}
+
+# vLLM sizes the KV cache from `gpu_memory_utilization`, on a CPU too: it would take nine tenths of the machine's memory
+# away from whatever else runs there.
+CPU_KV_CACHE_BYTES = 1 << 30
+
+# vLLM's name for online FP8 with one scale per tensor; plain "fp8" is deprecated for it in 0.32.
+_ONLINE_FP8 = "fp8_per_tensor"
+_DTYPES = {"fp8": "auto", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
+
+
+def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArgs:
+    """Raises EngineStartError with one sentence for the operator."""
+    _check_options(spec.options)
+    options = dict(spec.options)
+    options.pop("disable_log_stats", None)
+    if current_platform.is_cpu():
+        if torch.cpu._is_amx_tile_supported():
+            options.setdefault("worker_cls", "engine.cpu_worker.AMXWorker")
+        # Compiling takes minutes on a CPU and gains little for the models that one serves.
+        options.setdefault("enforce_eager", True)
+        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            options.setdefault("kv_cache_memory_bytes", CPU_KV_CACHE_BYTES)
+    if log_config_path is not None:
+        options.setdefault("log_config_file", log_config_path)
+    _check_devices(options)
+    arguments: dict[str, typing.Any] = {
+        **options,
+        "model": spec.source,
+        "dtype": _DTYPES[spec.precision],
+        "quantization": _quantization(spec),
+        "max_model_len": spec.context_length,
+    }
+    return AsyncEngineArgs(**arguments)
+
+
+def statistics(spec: EngineSpec) -> Statistics:
+    """vLLM's `disable_log_stats`: true for none, false for all of them, absent for those that are cheap."""
+    disabled = spec.options.get("disable_log_stats")
+    if disabled is None:
+        return Statistics.SERVING
+    return Statistics.NONE if disabled else Statistics.FULL
+
+
+def _check_options(options: Mapping[str, JSONValue]) -> None:
+    known = [field.name for field in fields(AsyncEngineArgs)]
+    for name, value in options.items():
+        if name in _FIELDS:
+            raise EngineStartError(
+                f"The engine option {name!r} is set by the card's field {_FIELDS[name]!r}; remove the option."
+            )
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see vLLM's engine arguments."
+            raise EngineStartError(f"{name!r} is not an option of vLLM's engine: {hint}")
+        _check_type(name, value)
+
+
+def _check_type(name: str, value: JSONValue) -> None:
+    adapter = _adapter(name)
+    if adapter is None or isinstance(value, Mapping):
+        return  # vLLM makes its config objects from tables, and checks them then
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise EngineStartError(
+            f"The engine option {name!r} can't be {value!r} ({type(value).__name__}): {reason[0].lower()}{reason[1:]}."
+        ) from error
+
+
+@cache
+def _hints() -> dict[str, typing.Any]:
+    return typing.get_type_hints(AsyncEngineArgs, include_extras=True)
+
+
+@cache
+def _adapter(name: str) -> "TypeAdapter[typing.Any] | None":
+    hint = _hints()[name]
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        return TypeAdapter(hint)  # a dataclass of vLLM's with a config of its own
+    except PydanticSchemaGenerationError:
+        return None
+
+
+def _check_devices(options: Mapping[str, JSONValue]) -> None:
+    size = 1
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        value = options.get(name, 1)
+        size *= value if isinstance(value, int) else 1
+    if size <= 1:
+        return
+    if current_platform.is_cpu():
+        nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
+        have, kind = nodes, "NUMA node" if nodes == 1 else "NUMA nodes"
+    else:
+        have = current_platform.device_count()
+        kind = "GPU" if have == 1 else "GPUs"
+    if size > have and "nnodes" not in options and "distributed_executor_backend" not in options:
+        raise EngineStartError(
+            f"tensor_parallel_size x pipeline_parallel_size is {size}, but this machine has {have} {kind}; "
+            f"set them so that their product is at most {have}."
+        )
+
+
+def _quantization(spec: EngineSpec) -> str | None:
+    """Online FP8 when the card asks for it and the weights aren't FP8 already."""
+    if spec.precision != "fp8":
+        return None
+    if not current_platform.supports_fp8():
+        raise EngineStartError(
+            f"precision = 'fp8' can't run on this machine ({_device()}); serve {spec.source!r} with --precision auto "
+            "or bf16, or use a GPU with FP8 (Ada, Hopper or newer)."
+        )
+    return None if _quantized(spec) else _ONLINE_FP8
+
+
+def _device() -> str:
+    if current_platform.is_cpu():
+        return "it has no GPU that vLLM can use"
+    return f"its device is {current_platform.get_device_name()}"
+
+
+def _quantized(spec: EngineSpec) -> bool:
+    trust = spec.options.get("trust_remote_code") is True
+    revision = spec.options.get("revision")
+    config = get_config(spec.source, trust_remote_code=trust, revision=revision if isinstance(revision, str) else None)
+    return getattr(config, "quantization_config", None) is not None

@@ -1,0 +1,130 @@
+"""vLLM's `AsyncLLM` with an entrance that takes an `Inbox`, and with cheap statistics."""
+
+import asyncio
+from copy import copy
+from enum import Enum
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import EngineInput
+from vllm.sampling_params import SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.executor import Executor
+
+from engine.outputs import Inbox, StepProcessor
+from engine.stats import EngineMetrics, ServingStats
+
+
+class Statistics(Enum):
+    """Which of vLLM's statistics to keep: none, what is cheap (`engine.stats`), or all, per token."""
+
+    NONE = "none"
+    SERVING = "serving"
+    FULL = "full"
+
+
+class Core(AsyncLLM):
+    """May be constructed in any thread; its tasks start with the first request, in the event loop of that request."""
+
+    def __init__(self, args: AsyncEngineArgs, statistics: Statistics) -> None:
+        config = args.create_engine_config(UsageContext.API_SERVER)
+        loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
+        super().__init__(
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            # With `log_stats` vLLM would add a logger that prints; ours alone is enough for statistics to be kept.
+            log_stats=False,
+            stat_loggers=loggers,
+            log_requests=args.enable_log_requests,
+            usage_context=UsageContext.API_SERVER,
+        )
+        theirs = self.output_processor
+        self.output_processor = StepProcessor(
+            theirs.tokenizer,
+            log_stats=theirs.log_stats,
+            stream_interval=theirs.stream_interval,
+            tracing_enabled=theirs.tracing_enabled,
+            admission_stats=theirs.admission_stats,
+        )
+        self._aborts: set[asyncio.Task[None]] = set()
+        if statistics is Statistics.SERVING:
+            # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
+            self.log_stats = False
+            self.output_processor.stats = next(
+                logger for logger in self.logger_manager.stat_loggers if isinstance(logger, ServingStats)
+            )
+
+    def __del__(self) -> None:
+        # vLLM's would shut down once more, at interpreter exit with half of its modules gone.
+        return
+
+    async def submit(
+        self,
+        request_id: str,
+        prompt: EngineInput,
+        params: SamplingParams,
+        inbox: Inbox,
+        *,
+        trace_headers: dict[str, str] | None = None,
+        reasoning_ended: bool | None = None,
+        reasoning_parser_kwargs: dict[str, object] | None = None,
+    ) -> None:
+        """`AsyncLLM.add_request` for a rendered prompt. Raises vLLM's errors; leaves nothing behind when it does."""
+        if self.errored:
+            raise EngineDeadError()
+        if trace_headers and self.observability_config.otlp_traces_endpoint is None:
+            trace_headers = None
+        request = self.input_processor.process_inputs(
+            request_id,
+            prompt,
+            params,
+            supported_tasks=await self.get_supported_tasks(),
+            trace_headers=trace_headers,
+        )
+        request.reasoning_ended = reasoning_ended
+        request.reasoning_parser_kwargs = reasoning_parser_kwargs
+        self.input_processor.assign_request_id(request)
+        inbox.request_id = request.request_id
+        self._run_output_handler()
+        self.check_admission(params.n, request.request_id)
+        try:
+            await self._enqueue(request, inbox)
+        except BaseException:
+            self.abort_soon(inbox)
+            raise
+
+    async def _enqueue(self, request: EngineCoreRequest, inbox: Inbox) -> None:
+        n = request.sampling_params.n
+        if n == 1:
+            self.output_processor.add_request(request, None, None, 0, inbox)
+            await self.engine_core.add_request_async(request)
+            return
+        parent = ParentRequest(request)
+        choices = []
+        for index in range(n):
+            choice = copy(request)
+            choice.request_id, choice.sampling_params = parent.get_child_info(index)
+            self.output_processor.add_request(choice, None, parent, index, inbox)
+            choices.append(choice)
+        for choice in choices:
+            await self.engine_core.add_request_async(choice)
+
+    def abort_soon(self, inbox: Inbox) -> None:
+        """Drops the request here and now, and tells the engine in a task of its own.
+
+        There is nothing to await, so a caller that is being cancelled can't be kept from it.
+        """
+        request_ids = self.output_processor.abort_requests([inbox.request_id], internal=True)
+        if request_ids and not self.errored:
+            task = asyncio.get_running_loop().create_task(self._tell_abort(request_ids))
+            self._aborts.add(task)
+            task.add_done_callback(self._aborts.discard)
+
+    async def _tell_abort(self, request_ids: list[str]) -> None:
+        try:
+            await self.engine_core.abort_requests_async(request_ids)
+        except EngineDeadError:
+            return  # then it has stopped working on it too

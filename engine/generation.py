@@ -1,0 +1,179 @@
+"""A running request on the embedded engine: pieces in, `Delta` out."""
+
+from collections import deque
+from collections.abc import Collection
+
+from vllm.logprobs import Logprob
+from vllm.v1.engine import FinishReason as EngineFinish
+
+from engine.base import Delta, FinishReason, GenerationFailed, TokenCounts, TokenLogprob
+from engine.core import Core
+from engine.failures import translate
+from engine.outputs import Inbox, Piece
+from engine.parsing import ChatContext, ChoiceParser
+
+# As vLLM's server: JSON has no -inf, and a token that a constraint forbade has it.
+_LOGPROB_MIN = -9999.0
+
+_FINISH: dict[EngineFinish, FinishReason] = {
+    EngineFinish.STOP: "stop",
+    EngineFinish.LENGTH: "length",
+    EngineFinish.REPETITION: "stop",
+}
+
+
+class EmbeddedGeneration:
+    """See `engine.base.Generation`. One reader."""
+
+    def __init__(
+        self,
+        core: Core,
+        inbox: Inbox,
+        prompt_token_ids: list[int],
+        context: ChatContext | None = None,
+        top_logprobs: int = 0,
+        special_ids: Collection[int] = (),
+    ) -> None:
+        self._core = core
+        self._inbox = inbox
+        self._prompt_tokens = len(prompt_token_ids)
+        self._context = context
+        self._parsers = [ChoiceParser(context, prompt_token_ids) for _ in inbox.completion] if context else []
+        self._top_logprobs = top_logprobs
+        self._special_ids = special_ids
+        self._ready: deque[Delta] = deque()
+        self._closed = False
+
+    @property
+    def counts(self) -> TokenCounts:
+        return TokenCounts(
+            prompt=self._prompt_tokens,
+            cached=self._inbox.cached,
+            completion=sum(self._inbox.completion),
+            reasoning=sum(map(self._reasoning, range(len(self._parsers)))),
+        )
+
+    def _reasoning(self, index: int) -> int:
+        state = self._inbox.states[index] if index < len(self._inbox.states) else None
+        return self._parsers[index].reasoning_tokens(state.detokenizer.output_token_ids) if state else 0
+
+    def __aiter__(self) -> "EmbeddedGeneration":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            try:
+                pieces = await self._inbox.take()
+            except Exception as error:  # vLLM's handler passes on whatever stopped it
+                await self.aclose()
+                raise translate(error) from None
+            if not pieces:
+                raise StopAsyncIteration
+            self._convert(pieces)
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """There is no await in it, so it completes in a task that is being cancelled too."""
+        if not self._closed:
+            self._closed = True
+            if self._inbox.unfinished:
+                self._core.abort_soon(self._inbox)
+
+    def _convert(self, pieces: list[Piece]) -> None:
+        if len(pieces) == 1 and not self._parsers:
+            self._emit(pieces[0])
+            return
+        by_choice: dict[int, list[Piece]] = {}
+        for piece in pieces:
+            by_choice.setdefault(piece.index, []).append(piece)
+        for index in sorted(by_choice):
+            if self._parsers:
+                self._parse(by_choice[index])
+            else:
+                self._emit(_merged(by_choice[index]))
+
+    def _emit(self, piece: Piece) -> None:
+        if not piece.text and piece.finish_reason is None and piece.logprobs is None:
+            return  # half a character, or held back for a stop string: nothing to tell yet
+        inbox = self._inbox
+        self._ready.append(
+            Delta(
+                piece.index,
+                piece.text,
+                inbox.completion[piece.index],
+                inbox.cached,
+                finish_reason=None if piece.finish_reason is None else self._finish(piece.finish_reason),
+                stop_reason=piece.stop_reason,
+                logprobs=self._logprobs(piece),
+            )
+        )
+
+    def _parse(self, pieces: list[Piece]) -> None:
+        """One Delta for the pieces of one choice; a parser that streams must see them one by one."""
+        last, parser = _merged(pieces), self._parsers[pieces[0].index]
+        if self._inbox.streams:
+            parsed = parser.feed(pieces[0].text, pieces[0].token_ids, pieces[0].finish_reason is not None)
+            for piece in pieces[1:]:
+                more = parser.feed(piece.text, piece.token_ids, piece.finish_reason is not None)
+                parsed.text += more.text
+                parsed.reasoning = (parsed.reasoning or "") + (more.reasoning or "") or None
+                parsed.tool_calls += more.tool_calls
+        else:
+            parsed = parser.whole(last.text, last.token_ids)
+        ended = last.finish_reason is not None
+        if not (parsed.text or parsed.reasoning or parsed.tool_calls or ended or last.logprobs is not None):
+            return
+        finish = self._finish(last.finish_reason) if last.finish_reason is not None else None
+        if finish == "stop" and parser.made_calls and self._context is not None and not self._context.names_tool:
+            finish = "tool_calls"  # OpenAI says "stop" where the request named the tool; so does vLLM
+        self._ready.append(
+            Delta(
+                last.index,
+                parsed.text,
+                self._inbox.completion[last.index],
+                self._inbox.cached,
+                reasoning_tokens=self._reasoning(last.index) if ended else 0,
+                finish_reason=finish,
+                stop_reason=last.stop_reason,
+                reasoning=parsed.reasoning,
+                tool_calls=tuple(parsed.tool_calls),
+                logprobs=self._logprobs(last),
+            )
+        )
+
+    def _finish(self, reason: EngineFinish) -> FinishReason:
+        known = _FINISH.get(reason)
+        if known is None:
+            raise GenerationFailed("The engine gave up on this request; the same request may work when sent again.")
+        return known
+
+    def _logprobs(self, piece: Piece) -> tuple[TokenLogprob, ...] | None:
+        if piece.logprobs is None:
+            return None
+        return tuple(self._token(token, row) for token, row in zip(piece.token_ids, piece.logprobs, strict=True))
+
+    def _token(self, token: int, row: dict[int, Logprob]) -> TokenLogprob:
+        ranked = sorted(row, key=lambda other: row[other].rank or 0)[: self._top_logprobs]
+        top = tuple(self._alternative(other, row[other]) for other in ranked)
+        chosen = self._alternative(token, row[token])
+        return TokenLogprob(chosen.token_id, chosen.text, chosen.logprob, chosen.special, top)
+
+    def _alternative(self, token: int, found: Logprob) -> TokenLogprob:
+        logprob = max(found.logprob, _LOGPROB_MIN)
+        return TokenLogprob(token, found.decoded_token or "", logprob, token in self._special_ids)
+
+
+def _merged(pieces: list[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    last = pieces[-1]
+    return Piece(
+        last.index,
+        "".join(piece.text for piece in pieces),
+        [token for piece in pieces for token in piece.token_ids],
+        last.finish_reason,
+        last.stop_reason,
+        None if pieces[0].logprobs is None else [row for piece in pieces for row in piece.logprobs or ()],
+    )

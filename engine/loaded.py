@@ -1,0 +1,71 @@
+"""What there is once vLLM has loaded the weights: rendering and generating on one `Core`.
+
+Importing this module imports vLLM, which takes seconds: `engine.embedded` does so in a thread, after
+`engine.environment.prepare`.
+"""
+
+from engine.args import engine_args, statistics
+from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
+from engine.core import Core
+from engine.failures import translate
+from engine.generation import EmbeddedGeneration
+from engine.outputs import Inbox
+from engine.rendering import VLLMRenderer, rendered
+from engine.sampling import sampling_params
+
+
+class LoadedEngine:
+    """Blocks until the weights are loaded. Raises EngineStartError and whatever vLLM raises."""
+
+    def __init__(self, spec: EngineSpec, log_config_path: str | None) -> None:
+        self.core = Core(engine_args(spec, log_config_path), statistics(spec))
+        self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)
+
+    @property
+    def context_length(self) -> int:
+        return int(self.core.model_config.max_model_len)
+
+    def renderer(self, chat_format: ChatFormat) -> VLLMRenderer:
+        return VLLMRenderer(self.core, chat_format)
+
+    async def warm_up(self) -> None:
+        """One token through everything: kernels are loaded and compiled now, not under the first client."""
+        bos = self.core.renderer.get_bos_token_id() or 0
+        prompt = self.renderer(ChatFormat()).token_ids([bos])
+        async for _ in await self.generate(
+            GenerationRequest("warm-up", prompt, Sampling(max_tokens=1, temperature=0.0))
+        ):
+            pass
+
+    async def generate(self, request: GenerationRequest) -> EmbeddedGeneration:
+        """Raises errors of `engine.base`."""
+        handle, sampling = rendered(request.prompt), request.sampling
+        inbox = Inbox(sampling.n, request.stream)
+        generation = EmbeddedGeneration(
+            self.core, inbox, handle.token_ids, handle.context, sampling.logprobs or 0, self._special_ids
+        )
+        constrained = handle.constraints.structured_outputs is not None
+        try:
+            await self.core.submit(
+                request.request_id,
+                handle.engine_input,
+                sampling_params(sampling, handle.constraints),
+                inbox,
+                trace_headers=dict(request.trace_headers),
+                reasoning_ended=handle.reasoning_ended,
+                reasoning_parser_kwargs=handle.reasoning_parser_kwargs,
+            )
+        except Exception as error:
+            # A grammar is compiled here: what vLLM then says without naming a field is about that.
+            raise translate(error, param="response_format" if constrained else "messages") from error
+        return generation
+
+    def fail_running(self, error: Exception) -> None:
+        """Makes every running generation raise `error`; nothing more comes from the engine."""
+        self.core.output_processor.propagate_error(error)
+        if self.core.output_handler is not None:
+            self.core.output_handler.cancel()
+
+    def shutdown(self, seconds: float) -> None:
+        """Ends vLLM's processes; blocks for at most about `seconds`."""
+        self.core.shutdown(seconds)

@@ -1,0 +1,177 @@
+"""From engine steps to readers: what vLLM's `OutputProcessor` does for each token, without its objects.
+
+vLLM builds a `CompletionOutput` and a `RequestOutput` per token and sets an `asyncio.Event`. A reader here gets a tuple
+per token and is woken by a future, and only if it wants to be. vLLM's detokenizer, stop strings, logprobs and
+bookkeeping are used as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
+"""
+
+import asyncio
+from typing import NamedTuple
+
+from vllm.logprobs import Logprob
+from vllm.outputs import PoolingRequestOutput, RequestOutput
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
+from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput, RequestState
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.metrics.stats import IterationStats
+
+from engine.stats import ServingStats
+
+
+class Piece(NamedTuple):
+    """What one choice gained in one engine step."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_reason: int | str | None
+    logprobs: list[dict[int, Logprob]] | None
+
+
+class Inbox:
+    """Where the output handler puts the pieces of one request, and where its one reader waits.
+
+    `completion` counts the tokens of each choice as they arrive, read or not. Unless it streams, the reader is woken
+    only when all choices are done.
+    """
+
+    __slots__ = (
+        "_waiter",
+        "cached",
+        "completion",
+        "error",
+        "pieces",
+        "request_id",
+        "states",
+        "streams",
+        "unfinished",
+    )
+
+    def __init__(self, n: int, streams: bool) -> None:
+        self.request_id = ""
+        self.streams = streams
+        self.pieces: list[Piece] = []
+        self.states: list[RequestState] = []
+        self.completion = [0] * n
+        self.cached = 0
+        self.unfinished = n
+        self.error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.completion[piece.index] += len(piece.token_ids)
+        if piece.finish_reason is not None:
+            self.unfinished -= 1
+        if self.streams or not self.unfinished:
+            self._wake()
+
+    def put(self, output: RequestOutput | PoolingRequestOutput | Exception) -> None:
+        """vLLM's side of the queue: errors for all readers, and the last word on an aborted request (not needed)."""
+        if isinstance(output, Exception):
+            self.error = output
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> list[Piece]:
+        """All pieces since the last call, at least one; none only when all choices are done. Raises vLLM's errors."""
+        while not self.pieces or (self.unfinished and not self.streams):
+            if self.error is not None:
+                raise self.error
+            if not self.unfinished:
+                return []
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        pieces, self.pieces = self.pieces, []
+        return pieces
+
+
+class StepProcessor(OutputProcessor):
+    """vLLM's output processor with a short path for requests that have an `Inbox`.
+
+    `stats` collects what is per request and per step; None leaves statistics to vLLM (all of them, or none).
+    """
+
+    stats: ServingStats | None = None
+
+    def add_request(
+        self,
+        request: EngineCoreRequest,
+        prompt: str | None,
+        parent_req: ParentRequest | None = None,
+        request_index: int = 0,
+        queue: "Inbox | None" = None,
+    ) -> None:
+        super().add_request(request, prompt, parent_req, request_index, queue)
+        if isinstance(queue, Inbox):
+            queue.states.append(self.request_states[request.request_id])
+
+    def process_outputs(
+        self,
+        engine_core_outputs: list[EngineCoreOutput],
+        engine_core_timestamp: float | None = None,
+        iteration_stats: IterationStats | None = None,
+        weight_version: str | None = None,
+    ) -> OutputProcessorOutput:
+        stats = self.stats
+        if stats is not None:
+            iteration_stats = stats.step_begins()
+        to_abort: list[str] = []
+        others: list[EngineCoreOutput] = []
+        for output in engine_core_outputs:
+            state = self.request_states.get(output.request_id)
+            if state is None:
+                continue  # aborted meanwhile
+            if not isinstance(state.queue, Inbox):
+                others.append(output)
+                continue
+            if stats is None:
+                self._update_stats_from_output(state, output, engine_core_timestamp, iteration_stats)
+            else:
+                stats.observe(output, engine_core_timestamp or 0.0, state, self.lora_states)
+            if self._deliver(output, state, iteration_stats):
+                to_abort.append(output.request_id)
+        if others:
+            rest = super().process_outputs(others, engine_core_timestamp, iteration_stats, weight_version)
+            rest.reqs_to_abort.extend(to_abort)
+            return rest
+        return OutputProcessorOutput(request_outputs=[], reqs_to_abort=to_abort)
+
+    def _deliver(self, output: EngineCoreOutput, state: RequestState, stats: IterationStats | None) -> bool:
+        """Detokenizes, checks stop strings and fills the inbox. True if the engine must be told to stop."""
+        inbox, detokenizer = state.queue, state.detokenizer
+        finish_reason, stop_reason = output.finish_reason, output.stop_reason
+        if state.is_prefilling:
+            if output.prefill_stats is not None:
+                state.num_cached_tokens = output.prefill_stats.num_cached_tokens
+                if state.request_index == 0:
+                    # The other choices find this one's prompt in the cache; the client's prompt was computed once.
+                    inbox.cached = state.num_cached_tokens
+            state.is_prefilling = False
+        before = detokenizer.num_output_tokens() if detokenizer.stop else 0
+        stop_string = detokenizer.update(output.new_token_ids, finish_reason == FinishReason.STOP)
+        if stop_string is not None:
+            finish_reason, stop_reason = FinishReason.STOP, stop_string
+            self._trim_surplus_tokens(state, output, before)
+        token_ids = output.new_token_ids
+        logprobs = None
+        if output.new_logprobs is not None:
+            state.logprobs_processor.update_from_output(output)
+            logprobs = state.logprobs_processor.logprobs[-len(token_ids) :] if token_ids else []
+        finished = finish_reason is not None
+        text = detokenizer.get_next_output_text(finished, delta=True)
+        inbox.push(Piece(state.request_index, text, token_ids, finish_reason, stop_reason, logprobs))
+        if not finished:
+            return False
+        if state.parent_req is not None:
+            state.parent_req.child_requests.discard(state.request_id)
+        self._finish_request(state)
+        self._update_stats_from_finished(state, finish_reason, stats)
+        if self.tracing_enabled and stats is not None:
+            self.do_tracing(output, state, stats)
+        return not output.finished

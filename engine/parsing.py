@@ -1,0 +1,150 @@
+"""A model's text back into a message: content, reasoning and tool calls, with vLLM's parsers."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vllm.config import ModelConfig
+from vllm.entrypoints.generate.base.protocol import DeltaMessage, FunctionCall
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionNamedToolChoiceParam,
+    ChatCompletionRequest,
+)
+from vllm.parser import Parser
+from vllm.renderers.chat_utils import make_tool_call_id
+from vllm.tokenizers import TokenizerLike
+
+from engine.base import ToolCallDelta
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatContext:
+    """What parsing an answer needs to know of the conversation that it answers."""
+
+    request: ChatCompletionRequest
+    parser_class: type[Parser]
+    tokenizer: TokenizerLike
+    model_config: ModelConfig
+    template_kwargs: Mapping[str, object]
+
+    def parser(self) -> Parser:
+        """A new parser: they hold the state of one choice."""
+        return self.parser_class(
+            self.tokenizer,
+            self.request.tools,
+            chat_template_kwargs=dict(self.template_kwargs),
+            model_config=self.model_config,
+        )
+
+    @property
+    def names_tool(self) -> bool:
+        return isinstance(self.request.tool_choice, ChatCompletionNamedToolChoiceParam)
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What a piece of output meant."""
+
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+
+
+class ChoiceParser:
+    """Parses one choice, piece by piece or whole.
+
+    vLLM's streaming parsers lose text in cases where `Parser.parse` on the whole doesn't: Llama's swallows JSON that
+    turns out not to be a call, misses a call that follows words, and needs several pieces to report one call. So the
+    end of a stream is compared with the whole, and what was lost is sent with the last piece.
+    """
+
+    def __init__(self, context: ChatContext, prompt_token_ids: Sequence[int]) -> None:
+        self._context = context
+        self._prompt_token_ids = list(prompt_token_ids)
+        self._parser = context.parser()
+        self._text = ""
+        self._token_ids: list[int] = []
+        self._sent = ""
+        self._arguments: list[str] = []
+
+    @property
+    def made_calls(self) -> bool:
+        return bool(self._arguments)
+
+    def reasoning_tokens(self, token_ids: Sequence[int]) -> int:
+        return self._parser.count_reasoning_tokens(token_ids)
+
+    def feed(self, text: str, token_ids: Sequence[int], finished: bool) -> Parsed:
+        """The next piece of a stream."""
+        self._text += text
+        self._token_ids += token_ids
+        message = self._parser.parse_delta(
+            text,
+            list(token_ids),
+            self._context.request,
+            prompt_token_ids=self._prompt_token_ids,
+            finished=finished,
+        )
+        parsed = self._track(message)
+        if finished:
+            self._add_lost(parsed)
+        return parsed
+
+    def whole(self, text: str, token_ids: Sequence[int]) -> Parsed:
+        """The whole output at once."""
+        reasoning, content, calls = self._parse(self._parser, text, token_ids)
+        parsed = Parsed(text=content or "", reasoning=reasoning)
+        for call in self._allowed(calls):
+            parsed.tool_calls.append(self._new_call(call))
+        return parsed
+
+    def _parse(
+        self, parser: Parser, text: str, token_ids: Sequence[int]
+    ) -> tuple[str | None, str | None, list[FunctionCall] | None]:
+        parser.set_prompt_token_ids(self._prompt_token_ids)
+        return parser.parse(text, self._context.request, enable_auto_tools=True, model_output_token_ids=list(token_ids))
+
+    def _allowed(self, calls: list[FunctionCall] | None) -> list[FunctionCall]:
+        return (calls or [])[: 1 if self._context.request.parallel_tool_calls is False else None]
+
+    def _new_call(self, call: FunctionCall) -> ToolCallDelta:
+        self._arguments.append(call.arguments)
+        index = len(self._arguments) - 1
+        return ToolCallDelta(index, call.id or make_tool_call_id(), call.name, call.arguments)
+
+    def _track(self, message: DeltaMessage | None) -> Parsed:
+        if message is None:
+            return Parsed()
+        parsed = Parsed(text=message.content or "", reasoning=message.reasoning or None)
+        self._sent += parsed.text
+        for call in message.tool_calls or []:
+            if call.index > 0 and self._context.request.parallel_tool_calls is False:
+                continue
+            while len(self._arguments) <= call.index:
+                self._arguments.append("")
+            name = call.function.name if call.function else None
+            arguments = (call.function.arguments if call.function else None) or ""
+            self._arguments[call.index] += arguments
+            parsed.tool_calls.append(ToolCallDelta(call.index, call.id, name, arguments))
+        return parsed
+
+    def _add_lost(self, parsed: Parsed) -> None:
+        try:
+            _, content, calls = self._parse(self._context.parser(), self._text, self._token_ids)
+        except Exception as error:  # a parser's fault at the end must not cost the answer that has been sent
+            _log.warning("The tool parser failed on a whole answer: %s", type(error).__name__)
+            return
+        for index, call in enumerate(self._allowed(calls)):
+            if index >= len(self._arguments):
+                parsed.tool_calls.append(self._new_call(call))
+            elif rest := _rest(call.arguments, self._arguments[index]):
+                self._arguments[index] += rest
+                parsed.tool_calls.append(ToolCallDelta(index, arguments=rest))
+        if not self._arguments:
+            parsed.text += _rest(content or "", self._sent)
+
+
+def _rest(whole: str, sent: str) -> str:
+    return whole[len(sent) :] if whole.startswith(sent) else ""

@@ -1,0 +1,236 @@
+"""Conversations and texts into prompts, with vLLM's chat templates, tokenizer and parsers."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionNamedToolChoiceParam,
+    ChatCompletionRequest,
+    ChatCompletionToolsParam,
+)
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.inputs import EngineInput, TextPrompt, tokens_input
+from vllm.parser import Parser
+from vllm.reasoning import ReasoningParserManager
+from vllm.renderers import TokenizeParams
+from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.tool_parsers import ToolParserManager
+
+from engine.base import (
+    ChatFormat,
+    Conversation,
+    EngineStartError,
+    JSONValue,
+    Prompt,
+    PromptError,
+    ResponseFormat,
+    UnsupportedFeature,
+)
+from engine.core import Core
+from engine.failures import BARE, prompt_error, translate
+from engine.parsing import ChatContext
+from engine.sampling import UNCONSTRAINED, Constraints
+
+_log = logging.getLogger(__name__)
+
+# Without a limit the exact length comes back; the gateway compares it with the context.
+_CHAT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
+_TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=True)
+
+
+class _Request(ChatCompletionRequest):
+    """vLLM's request, built with `model_construct`.
+
+    Everything in it has been validated once, and pydantic's second look at each message costs more than rendering a
+    short conversation. The parts whose types vLLM looks at (tools, tool choice) are validated into their classes.
+    """
+
+    def build_tok_params(self, model_config: object) -> TokenizeParams:
+        return _CHAT
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The handle of a prompt: vLLM's input, and what generating and parsing need to know."""
+
+    engine_input: EngineInput
+    token_ids: list[int]
+    text: str | None = None
+    constraints: Constraints = UNCONSTRAINED
+    context: ChatContext | None = None
+    reasoning_ended: bool | None = None
+    reasoning_parser_kwargs: dict[str, object] | None = None
+
+
+class VLLMRenderer:
+    """See `engine.base.Renderer`. Raises EngineStartError when the format can't be had."""
+
+    def __init__(self, core: Core, chat_format: ChatFormat) -> None:
+        self._core = core
+        self._tokenizer = core.renderer.get_tokenizer()
+        _check_parser("tool_call_parser", chat_format.tool_call_parser, ToolParserManager.list_registered())
+        _check_parser("reasoning_parser", chat_format.reasoning_parser, ReasoningParserManager.list_registered())
+        self._format = chat_format
+        try:
+            self._online = OnlineRenderer(
+                core.model_config,
+                core.renderer,
+                request_logger=None,
+                chat_template=chat_format.chat_template,
+                chat_template_content_format="auto",
+                enable_auto_tools=chat_format.tool_call_parser is not None,
+                exclude_tools_when_tool_choice_none=True,
+                tool_parser=chat_format.tool_call_parser,
+                reasoning_parser=chat_format.reasoning_parser,
+            )
+        except Exception as error:  # parsers check the tokenizer in ways of their own
+            cause = error.__cause__ or error
+            raise EngineStartError(
+                f"The parsers {chat_format.tool_call_parser!r} and {chat_format.reasoning_parser!r} don't go with the "
+                f"tokenizer of {core.model_config.model!r} ({cause}); name other parsers in the model card."
+            ) from error
+
+    async def chat(self, conversation: Conversation) -> Prompt:
+        request = self._request(conversation)
+        try:
+            result = await self._online.render_chat(request)
+            if isinstance(result, ErrorResponse):
+                raise prompt_error(result.error.message, result.error.param or "messages")
+            handle = self._rendered(request, result[1][0])
+        except PromptError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
+        return Prompt(len(handle.token_ids), handle)
+
+    async def text(self, text: str) -> Prompt:
+        try:
+            (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
+        except BARE as error:
+            raise translate(error, param="prompt") from error
+        token_ids = engine_input["prompt_token_ids"]
+        return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text))
+
+    def token_ids(self, ids: Sequence[int]) -> Prompt:
+        token_ids = list(ids)
+        size = max(self._core.model_config.get_vocab_size(), self._tokenizer.max_token_id + 1)
+        wrong = next((token for token in token_ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {size} tokens.", "prompt")
+        return Prompt(len(token_ids), Rendered(tokens_input(token_ids), token_ids))
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        handle = rendered(prompt)
+        if handle.text is not None:
+            return handle.text
+        return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
+
+    def _request(self, conversation: Conversation) -> _Request:
+        if "chat_template" in conversation.chat_template_kwargs:
+            raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
+        tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
+        choice = conversation.tool_choice if tools else "none"
+        if choice != "none" and self._format.tool_call_parser is None:
+            raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
+        return _Request.model_construct(
+            messages=[_own(message) for message in conversation.messages],
+            tools=tools,
+            tool_choice=_tool_choice(choice, tools or []),
+            parallel_tool_calls=conversation.parallel_tool_calls,
+            structured_outputs=_grammar(conversation.response_format),
+            reasoning_effort=conversation.reasoning_effort,
+            chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
+            cache_salt=conversation.cache_salt,
+        )
+
+    def _rendered(self, request: _Request, engine_input: EngineInput) -> Rendered:
+        token_ids = engine_input["prompt_token_ids"]
+        constraints = Constraints(
+            structured_outputs=request.extract_structured_outputs(),
+            skip_special_tokens=request.skip_special_tokens,
+            spaces_between_special_tokens=request.spaces_between_special_tokens,
+            include_stop_str_in_output=request.include_stop_str_in_output,
+            stop_token_ids=tuple(request.stop_token_ids or ()),
+        )
+        parser_class = self._online.parser
+        if parser_class is None or not _must_parse(parser_class, request):
+            return Rendered(engine_input, token_ids, constraints=constraints)
+        kwargs = self._online.effective_chat_template_kwargs(request)
+        context = ChatContext(request, parser_class, self._tokenizer, self._core.model_config, kwargs)
+        parser = context.parser()
+        return Rendered(
+            engine_input,
+            token_ids,
+            constraints=constraints,
+            context=context,
+            reasoning_ended=request.resolve_reasoning_ended(parser, token_ids),
+            reasoning_parser_kwargs={"chat_template_kwargs": kwargs} if parser.reasoning_parser is not None else None,
+        )
+
+
+def rendered(prompt: Prompt) -> Rendered:
+    """The handle of a prompt that an embedded engine rendered."""
+    if not isinstance(prompt.handle, Rendered):
+        raise TypeError("this prompt was rendered by another engine")
+    return prompt.handle
+
+
+def _must_parse(parser_class: type[Parser], request: ChatCompletionRequest) -> bool:
+    return (
+        parser_class.reasoning_parser_cls is not None
+        or parser_class.always_adjust_request
+        or (request.tools is not None and request.tool_choice != "none")
+    )
+
+
+def _own(message: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
+    """A copy that vLLM may change: it parses the arguments of earlier tool calls in place."""
+    copied = dict(message)
+    if "reasoning_content" in copied:
+        copied.setdefault("reasoning", copied.pop("reasoning_content"))
+    calls = copied.get("tool_calls")
+    if isinstance(calls, Sequence) and not isinstance(calls, str):
+        copied["tool_calls"] = [_copied_call(call) for call in calls]
+    return copied
+
+
+def _copied_call(call: JSONValue) -> JSONValue:
+    if not isinstance(call, Mapping):
+        return call
+    function = call.get("function")
+    return {**call, "function": dict(function)} if isinstance(function, Mapping) else dict(call)
+
+
+def _tool_choice(
+    choice: str | Mapping[str, JSONValue], tools: Sequence[ChatCompletionToolsParam]
+) -> str | ChatCompletionNamedToolChoiceParam:
+    if isinstance(choice, str):
+        return choice
+    named = ChatCompletionNamedToolChoiceParam.model_validate(dict(choice))
+    known = [tool.function.name for tool in tools]
+    if named.function.name not in known:
+        raise PromptError(
+            f"`tool_choice` names {named.function.name!r}, which is not among `tools` ({', '.join(known)}).",
+            "tool_choice",
+        )
+    return named
+
+
+def _grammar(response_format: ResponseFormat | None) -> StructuredOutputsParams | None:
+    if response_format is None:
+        return None
+    if response_format.kind == "json_object":
+        return StructuredOutputsParams(json_object=True)
+    if response_format.kind == "json_schema":
+        return StructuredOutputsParams(json=dict(response_format.json_schema or {}))
+    return StructuredOutputsParams(regex=response_format.regex or "")
+
+
+def _check_parser(field: str, name: str | None, known: Sequence[str]) -> None:
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"vLLM has {', '.join(sorted(known))}."
+        raise EngineStartError(f"{field} = {name!r} is not a parser that vLLM has: {hint}")

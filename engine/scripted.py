@@ -1,0 +1,268 @@
+"""An engine that plays a script (`engine.script`): for the faults that a real engine can't be asked for.
+
+It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
+has as many tokens as ids. Of the sampling parameters it heeds `max_tokens` and `n`: each choice plays the whole script.
+"""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+
+from engine.base import (
+    ChatFormat,
+    Conversation,
+    Delta,
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    EngineSpec,
+    EngineStartError,
+    EngineState,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    Prompt,
+    PromptError,
+    TokenCounts,
+    ToolCallDelta,
+    UnsupportedFeature,
+)
+from engine.script import RequestScript, Script, Step
+
+VOCABULARY = 1 << 20
+
+_WORD = re.compile(r"\s*\S+|\s+$")
+
+
+class ScriptedRenderer:
+    """See `engine.base.Renderer`. A conversation is a line per message: `role: content`."""
+
+    def __init__(self, chat_format: ChatFormat) -> None:
+        self._format = chat_format
+
+    async def chat(self, conversation: Conversation) -> Prompt:
+        if conversation.tools and conversation.tool_choice != "none" and self._format.tool_call_parser is None:
+            raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
+        lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
+        return await self.text("\n".join(lines))
+
+    async def text(self, text: str) -> Prompt:
+        return Prompt(len(_WORD.findall(text)), text)
+
+    def token_ids(self, ids: Sequence[int]) -> Prompt:
+        wrong = next((token for token in ids if not 0 <= token < VOCABULARY), None)
+        if wrong is not None:
+            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {VOCABULARY} tokens.", "prompt")
+        return Prompt(len(ids), " ".join(map(str, ids)))
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        return str(prompt.handle)
+
+
+class ScriptedGeneration:
+    """See `engine.base.Generation`. It goes on playing while nobody reads, as a real engine does."""
+
+    def __init__(self, engine: "ScriptedEngine", request: GenerationRequest, script: RequestScript) -> None:
+        self._engine = engine
+        self._request = request
+        self._script = script
+        self._completion = [0] * request.sampling.n
+        self._reasoning = [0] * request.sampling.n
+        self._ready: deque[Delta] = deque()
+        self._news = asyncio.Event()
+        self._error: EngineError | None = None
+        self._done = False
+        self._task = asyncio.get_running_loop().create_task(self._play())
+
+    @property
+    def counts(self) -> TokenCounts:
+        prompt = self._request.prompt.tokens
+        cached = min(self._script.cached, prompt)
+        return TokenCounts(prompt, cached, sum(self._completion), sum(self._reasoning))
+
+    def __aiter__(self) -> "ScriptedGeneration":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._ready or not (self._request.stream or self._done):
+            if self._error is not None:
+                raise self._error
+            if self._done:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        self.end(None)
+        self._ready.clear()
+
+    def end(self, error: EngineError | None) -> None:
+        """Stops playing, with an error for the reader or without."""
+        if not self._done:
+            self._done, self._error = True, error
+            self._task.cancel()
+            self._engine.running.discard(self)
+            self._news.set()
+
+    async def _play(self) -> None:
+        try:
+            for index in range(self._request.sampling.n):
+                whole: Delta | None = None
+                async for delta in self._deltas(index):
+                    whole = delta if whole is None or self._request.stream else _joined(whole, delta)
+                    if self._request.stream:
+                        self._give(delta)
+                if whole is not None and not self._request.stream:
+                    self._give(whole)
+            self.end(None)
+        except EngineError as error:
+            self.end(error)
+
+    def _give(self, delta: Delta) -> None:
+        self._ready.append(delta)
+        self._news.set()
+
+    async def _deltas(self, index: int) -> AsyncIterator[Delta]:
+        reason: FinishReason = "stop"
+        calls = 0
+        for step in self._script.steps:
+            if step.kind == "finish":
+                reason = step.text  # type: ignore[assignment]  # the script says which
+                break
+            if step.kind not in ("emit", "reason", "call"):
+                await self._happen(step)
+                continue
+            for delta in self._tokens(index, step, calls):
+                yield delta
+                await asyncio.sleep(0)
+                if self._completion[index] >= self._request.sampling.max_tokens:
+                    yield self._delta(index, finish_reason="length")
+                    return
+            if step.kind == "call":
+                calls, reason = calls + 1, "tool_calls"
+        yield self._delta(index, finish_reason=reason)
+
+    async def _happen(self, step: Step) -> None:
+        if step.kind == "sleep":
+            await asyncio.sleep(step.seconds)
+        elif step.kind == "hang":
+            await asyncio.Event().wait()
+        elif step.kind == "fail":
+            raise GenerationFailed(step.text)
+        elif step.kind == "die":
+            self._engine.die()
+
+    def _tokens(self, index: int, step: Step, calls: int) -> list[Delta]:
+        deltas = []
+        first = True
+        for word in _WORD.findall(step.arguments or step.text if step.kind == "call" else step.text):
+            self._completion[index] += 1
+            if step.kind == "reason":
+                self._reasoning[index] += 1
+            delta = self._delta(index, text=word if step.kind == "emit" else "")
+            if step.kind == "reason":
+                delta.reasoning = word
+            elif step.kind == "call":
+                call_id, name = (f"call_{calls}", step.text) if first else (None, None)
+                delta.tool_calls = (ToolCallDelta(calls, call_id, name, word if step.arguments else ""),)
+            first = False
+            deltas.append(delta)
+            if self._completion[index] >= self._request.sampling.max_tokens:
+                break
+        return deltas
+
+    def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
+        return Delta(
+            index,
+            text,
+            self._completion[index],
+            self.counts.cached,
+            self._reasoning[index],
+            finish_reason,
+        )
+
+
+class ScriptedEngine:
+    """See `engine.base.Engine`. `running` holds the generations that are playing."""
+
+    def __init__(self, script: Script, spec: EngineSpec | None = None) -> None:
+        self._script = script
+        self._spec = spec or EngineSpec("scripted:")
+        self._state = EngineState.STARTING
+        self._turn = 0
+        self.running: set[ScriptedGeneration] = set()
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def context_length(self) -> int:
+        return self._spec.context_length or self._script.context_length
+
+    async def start(self) -> None:
+        await asyncio.sleep(self._script.start_seconds)
+        if self._script.start_error is not None:
+            self._state = EngineState.DEAD
+            raise EngineStartError(self._script.start_error)
+        self._state = EngineState.READY
+
+    async def stop(self) -> None:
+        self._end_all(EngineState.STOPPED)
+
+    def die(self) -> None:
+        """The engine is gone: every running generation raises EngineDead."""
+        self._end_all(EngineState.DEAD)
+
+    def _end_all(self, state: EngineState) -> None:
+        if self._state is not EngineState.STOPPED:
+            self._state = state
+        for generation in list(self.running):
+            generation.end(EngineDead("The engine has stopped; the server must be restarted."))
+
+    def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
+        return ScriptedRenderer(chat_format)
+
+    async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
+        await self.check()
+        script = self._choose(str(request.prompt.handle))
+        if script.steps and script.steps[0].kind == "reject":
+            raise EngineOverloaded("The engine's queue is full; try again in a moment.")
+        generation = ScriptedGeneration(self, request, script)
+        self.running.add(generation)
+        return generation
+
+    def _choose(self, text: str) -> RequestScript:
+        for script in self._script.requests:
+            if script.match is not None and script.match in text:
+                return script
+        in_turn = [script for script in self._script.requests if script.match is None]
+        if not in_turn:
+            return Script().requests[0]
+        chosen = in_turn[min(self._turn, len(in_turn) - 1)]
+        self._turn += 1
+        return chosen
+
+    async def check(self) -> None:
+        if self._state is not EngineState.READY:
+            raise EngineDead(f"The scripted engine is {self._state.value}.")
+
+
+def _joined(whole: Delta, more: Delta) -> Delta:
+    """Two deltas of one choice as one; the pieces of a tool call become one piece."""
+    calls = {call.index: call for call in whole.tool_calls}
+    for call in more.tool_calls:
+        held = calls.get(call.index)
+        if held is not None:
+            call = ToolCallDelta(call.index, held.id, held.name, held.arguments + call.arguments)
+        calls[call.index] = call
+    more.tool_calls = tuple(calls.values())
+    more.text = whole.text + more.text
+    more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
+    return more
