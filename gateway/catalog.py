@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
 from gateway.parameters import Profile, shipped_profiles
+from gateway.protocol.checks import first_fault
 from gateway.settings import Precision, Settings
 from pricing.price import Price
 
@@ -145,7 +146,7 @@ def _card(table: Mapping[str, object], index: int, where: str) -> Card:
     try:
         return Card.model_validate(table)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = first_fault(error)
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), Card.model_fields, n=1)

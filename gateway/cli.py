@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from engine.base import EngineStartError
 from gateway.catalog import CatalogError
 from gateway.commands import accounts, catalog, db, keys, serve, usage
 from gateway.settings import SettingsError
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     try:
         sys.exit(options.run(options))
-    except (SettingsError, CatalogError, PricingError, serve.ServeError) as error:
+    except (SettingsError, CatalogError, PricingError, EngineStartError, serve.ServeError) as error:
         print(f"farebox: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `farebox usage | head`

@@ -6,7 +6,7 @@ The ranges of the numbers are not here: they come from the model's parameter pro
 import difflib
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
 
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.protocol.checks import Body, conflict
@@ -81,7 +81,9 @@ class SamplingFields(Body):
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]], BeforeValidator(_stop_list)
+        list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]],
+        FailFast(),
+        BeforeValidator(_stop_list),
     ] = Field(default_factory=list)
     ignore_eos: bool = False
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] = Field(

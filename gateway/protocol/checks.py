@@ -78,7 +78,13 @@ def validate(body: type[B], values: JSONObject, parameters: Mapping[str, Paramet
     try:
         return with_ranges(body, parameters).model_validate(values)
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False)[0], body, parameters) from None
+        raise _explain(first_fault(error), body, parameters) from None
+
+
+def first_fault(error: ValidationError) -> ErrorDetails:
+    """The one to tell: a field that doesn't exist explains the missing one beside it."""
+    faults = error.errors(include_url=False)
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
 def conflict(param: str, reason: str) -> PydanticCustomError:

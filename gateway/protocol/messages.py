@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Discriminator,
+    FailFast,
     Field,
     JsonValue,
     Tag,
@@ -118,7 +119,8 @@ Message = Annotated[
 ]
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX)]
+# FailFast: a list of a million faults would make a million errors before the first is told.
+Messages = Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MESSAGES_MAX)]
 
 
 class FunctionTool(Body):
@@ -135,7 +137,7 @@ class Tool(Body):
     function: FunctionTool
 
 
-Tools = Annotated[list[Annotated[Tool, BeforeValidator(_no_nulls)]], Field(max_length=TOOLS_MAX)]
+Tools = Annotated[list[Annotated[Tool, BeforeValidator(_no_nulls)]], FailFast(), Field(max_length=TOOLS_MAX)]
 
 
 class NamedFunction(Body):

@@ -1,0 +1,103 @@
+"""Every token is charged, exactly, on every way out."""
+
+import asyncio
+import json
+import time
+from decimal import Decimal
+
+import httpx
+import pytest
+
+from tests.server import Server
+
+DEMO = "farebox/demo"
+# US dollars per million tokens, as on the pages (the 8B page names no price: the shipped card's).
+PRICES = {
+    DEMO: ("0.59", "0.79"),
+    "meta-llama/Meta-Llama-3.1-70B-Instruct-Turbo": ("0.13", "0.40"),
+    "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo": ("0.02", "0.03"),
+    "meta-llama/Llama-3.3-70B-Instruct-Turbo": ("0.13", "0.38"),
+    "meta-llama/Llama-2-70b-chat-hf": ("0.64", "0.80"),
+}
+LONG = [{"role": "user", "content": "Count from 1 to 100."}]
+
+
+def exact_cost(model: str, usage: dict[str, int]) -> Decimal:
+    price_in, price_out = map(Decimal, PRICES[model])
+    return (usage["prompt_tokens"] * price_in + usage["completion_tokens"] * price_out) / 10**6
+
+
+def spent(server: Server) -> dict[str, Decimal]:
+    """What `farebox usage` says, by model."""
+    result = server.farebox("usage", "--by", "model", "--json")
+    assert result.returncode == 0, result.stderr
+    return {row["model"]: Decimal(row["cost_usd"]) for row in json.loads(result.stdout)}
+
+
+def wait_for_spent(server: Server, model: str, at_least: Decimal) -> Decimal:
+    """The ledger's sum once it has moved: settlements are committed in groups, within milliseconds."""
+    deadline = time.monotonic() + 20
+    while (now := spent(server).get(model, Decimal(0))) < at_least and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return now
+
+
+@pytest.mark.parametrize("model", PRICES)
+def test_cost_is_tokens_times_price_and_in_the_ledger(server: Server, model: str) -> None:
+    before = spent(server).get(model, Decimal(0))
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0}
+    with server.client() as http:
+        answer = http.post("/v1/chat/completions", json=body).json()
+        stream = http.post("/v1/chat/completions", json=body | {"stream": True}).text
+    last = json.loads(stream.split("\n\n")[-3].removeprefix("data: "))
+    assert answer["model"] == model
+    costs = [Decimal(str(usage["estimated_cost"])) for usage in (answer["usage"], last["usage"])]
+    assert costs == [exact_cost(model, answer["usage"]), exact_cost(model, last["usage"])]
+    assert costs[0] > 0
+    assert wait_for_spent(server, model, before + sum(costs)) == before + sum(costs)
+
+
+async def running(http: httpx.AsyncClient) -> float:
+    """vLLM's own count of requests that it works on."""
+    lines = (await http.get("/metrics")).text.splitlines()
+    values = [
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{"))
+    ]
+    assert values, "vLLM's metrics are missing from /metrics"
+    return sum(values)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
+async def test_disconnect_charges_generated_tokens_and_stops_the_engine(server: Server, stream: bool) -> None:
+    model = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+    before = await asyncio.to_thread(spent, server)
+    tokens_max = 100_000
+    body = {"model": model, "messages": LONG, "max_tokens": tokens_max, "ignore_eos": True, "stream": stream}
+    async with server.async_client() as http:
+        if stream:
+            async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                lines = answer.aiter_lines()
+                for _ in range(40):
+                    await anext(lines)
+                assert await running(http) == 1
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                await http.post("/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=1.5))
+        deadline = time.monotonic() + 15
+        while await running(http) > 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        assert await running(http) == 0
+    charged = await asyncio.to_thread(wait_for_spent, server, model, before.get(model, Decimal(0)) + Decimal("1e-9"))
+    charged -= before.get(model, Decimal(0))
+    price_out = Decimal(PRICES[model][1]) / 10**6
+    assert 15 * price_out < charged < tokens_max * price_out / 2
+
+
+def test_a_refused_request_costs_nothing(server: Server) -> None:
+    before = spent(server)
+    with server.client() as http:
+        assert http.post("/v1/chat/completions", json={"model": DEMO, "messages": LONG, "n": 9}).status_code == 422
+        assert http.post("/v1/chat/completions", content=b"{").status_code == 400
+    assert spent(server) == before
