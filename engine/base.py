@@ -245,8 +245,11 @@ class Renderer(Protocol):
     async def chat(self, conversation: Conversation) -> Prompt:
         """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""
 
-    async def text(self, text: str) -> Prompt:
-        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do)."""
+    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
+        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do).
+
+        Raises PromptError.
+        """
 
     def token_ids(self, ids: Sequence[int]) -> Prompt:
         """Raises PromptError if an id is outside the vocabulary."""

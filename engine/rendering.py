@@ -106,13 +106,14 @@ class VLLMRenderer:
             raise translate(error) from error
         return Prompt(len(handle.token_ids), handle)
 
-    async def text(self, text: str) -> Prompt:
+    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
         try:
             (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
         except BARE as error:
             raise translate(error, param="prompt") from error
         token_ids = engine_input["prompt_token_ids"]
-        return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text))
+        constraints = Constraints(structured_outputs=_grammar(response_format))
+        return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
 
     def token_ids(self, ids: Sequence[int]) -> Prompt:
         token_ids = list(ids)

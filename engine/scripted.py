@@ -1,7 +1,8 @@
 """An engine that plays a script (`engine.script`): for the faults that a real engine can't be asked for.
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
-has as many tokens as ids. Of the sampling parameters it heeds `max_tokens` and `n`: each choice plays the whole script.
+has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script)
+and `logprobs`: every token has the log probability LOGPROB, and its number in the answer as its id.
 """
 
 import asyncio
@@ -24,13 +25,16 @@ from engine.base import (
     GenerationRequest,
     Prompt,
     PromptError,
+    ResponseFormat,
     TokenCounts,
+    TokenLogprob,
     ToolCallDelta,
     UnsupportedFeature,
 )
 from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
+LOGPROB = -0.5
 
 _WORD = re.compile(r"\s*\S+|\s+$")
 
@@ -47,7 +51,7 @@ class ScriptedRenderer:
         lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
         return await self.text("\n".join(lines))
 
-    async def text(self, text: str) -> Prompt:
+    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
         return Prompt(len(_WORD.findall(text)), text)
 
     def token_ids(self, ids: Sequence[int]) -> Prompt:
@@ -162,6 +166,7 @@ class ScriptedGeneration:
             if step.kind == "reason":
                 self._reasoning[index] += 1
             delta = self._delta(index, text=word if step.kind == "emit" else "")
+            delta.logprobs = self._logprobs(index, word)
             if step.kind == "reason":
                 delta.reasoning = word
             elif step.kind == "call":
@@ -172,6 +177,14 @@ class ScriptedGeneration:
             if self._completion[index] >= self._request.sampling.max_tokens:
                 break
         return deltas
+
+    def _logprobs(self, index: int, word: str) -> tuple[TokenLogprob, ...] | None:
+        wanted = self._request.sampling.logprobs
+        if wanted is None:
+            return None
+        token_id = self._completion[index]
+        top = tuple(TokenLogprob(token_id + rank, word + "'" * rank, LOGPROB - rank) for rank in range(wanted))
+        return (TokenLogprob(token_id, word, LOGPROB, top=top),)
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
         return Delta(
@@ -265,4 +278,6 @@ def _joined(whole: Delta, more: Delta) -> Delta:
     more.tool_calls = tuple(calls.values())
     more.text = whole.text + more.text
     more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
+    if whole.logprobs or more.logprobs:
+        more.logprobs = (whole.logprobs or ()) + (more.logprobs or ())
     return more
