@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
+from types import FrameType
 
 import uvicorn
-from engine.factory import create_engine
 
 from engine.base import EngineStartError
+from engine.factory import create_engine
 from gateway.app import create_app
 from gateway.bootstrap import FirstKeys, ensure_keys
 from gateway.catalog import load_catalog
@@ -59,8 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings) -> int:
-    """Serve until a signal comes. Returns the exit status: 1 if an engine could not be started."""
+async def serve(settings: Settings) -> None:
+    """Serve until a signal comes. Raises ServeError, CatalogError, LedgerUnavailable, EngineStartError."""
     fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -72,7 +74,8 @@ async def serve(settings: Settings) -> int:
             loading.cancel()
             failed = (await asyncio.gather(loading, return_exceptions=True))[0]
             await fleet.stop()
-            return 1 if isinstance(failed, EngineStartError) else 0
+    if isinstance(failed, EngineStartError):
+        raise failed
 
 
 @asynccontextmanager
@@ -127,6 +130,20 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's would raise the signal again after the shutdown and so end the process with the ledger open."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets running requests finish; a second one cuts them off."""
+        if self.should_exit:
+            self._gateway.pipeline.cut_off()
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gateway.stopping = True
         seconds = self._gateway.settings.shutdown_seconds
@@ -145,21 +162,21 @@ class Server(uvicorn.Server):
 async def _load(gateway: Gateway, server: uvicorn.Server, listener: socket.socket, first_keys: FirstKeys) -> None:
     try:
         await gateway.fleet.start()
-    except EngineStartError as error:
-        log.error("%s", error)  # noqa: TRY400 - one sentence says it all
+    except EngineStartError:
         server.should_exit = True
         raise
     host, port = listener.getsockname()[:2]
     print(welcome(gateway, host, port, first_keys), flush=True)
 
 
-def run(settings: Settings) -> int:
-    """`serve` on uvloop."""
+def run(settings: Settings) -> None:
+    """`serve` on uvloop, where there is one."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(serve(settings))
-    return uvloop.run(serve(settings))
+        asyncio.run(serve(settings))
+    else:
+        uvloop.run(serve(settings))
 
 
 def configure_logging(settings: Settings) -> None:
@@ -169,5 +186,5 @@ def configure_logging(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    for noisy in ("httpx", "httpcore", "asyncio", "aiosqlite", "alembic", "sqlalchemy"):
+    for noisy in ("httpx", "httpcore", "asyncio", "aiosqlite", "alembic", "sqlalchemy", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

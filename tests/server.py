@@ -32,7 +32,7 @@ class Server:
 
     @property
     def key(self) -> str:
-        return self.environment["FAREBOX_BOOTSTRAP_KEY"]
+        return self.environment.get("FAREBOX_BOOTSTRAP_KEY", "none")
 
     @property
     def admin_key(self) -> str:

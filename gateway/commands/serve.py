@@ -24,4 +24,5 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(settings)
-    return run(settings)
+    run(settings)
+    return 0

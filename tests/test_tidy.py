@@ -1,0 +1,65 @@
+"""House rules that a machine can hold."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings, variable_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("gateway", "engine", "pricing")
+FILE_LINES_MAX = 320
+FUNCTION_LINES_MAX = 60
+
+
+def sources(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_fit_a_few_screens(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= FILE_LINES_MAX
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= FUNCTION_LINES_MAX, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert path.name not in ("utils.py", "helpers.py", "misc.py")
+    text = path.read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), "a module needs a docstring"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError", text)
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in sources("gateway", "pricing")
+        if re.search(r"os\.environ|getenv", path.read_text())
+    }
+    assert readers <= {"gateway/commands/settings_flags.py"}
+
+
+def test_tests_use_no_mocks() -> None:
+    for path in sources("tests"):
+        assert not re.search(r"^\s*(from|import) unittest\.mock|\bmonkeypatch\.setattr\(", path.read_text(), re.M), path
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`{variable_of(name)}`" in readme, name
+
+
+def test_no_large_file_is_tracked() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name in filter(None, tracked.split("\0")):
+        path = ROOT / name
+        if path.exists():
+            assert path.stat().st_size < 6 * 2**20, name
