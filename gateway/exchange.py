@@ -7,7 +7,7 @@ a disconnect must cancel the handler wherever it is, and a streamed token must c
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from engine.base import Prompt, Sampling
 from gateway.context import RequestContext
 from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType, from_exception
 from gateway.fleet import Served
+from gateway.generations import Part
 from gateway.pipeline import Job, Metered
 from gateway.state import Gateway
 from pricing.keys import Key
@@ -56,19 +57,28 @@ class Exchange:
         user: str | None,
     ) -> AsyncIterator[Metered]:
         """Run the work that this request asks for through the pipeline; what it came to goes on the log line."""
-        job = Job(
+        job = self.job(request_id, served, [Part(prompt, sampling)], stream=stream, user=user)
+        async with self.run(job) as metered:
+            yield metered
+
+    def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
+        """This caller's work for the pipeline, under the gateway's own `request_id`."""
+        self.context.fields["id"] = request_id
+        return Job(
             request_id=request_id,
             key=self.key,
             served=served,
             route=self.context.route,
-            prompt=prompt,
-            sampling=sampling,
+            parts=tuple(parts),
             arrived=self.context.arrived,
             stream=stream,
             user=user,
             trace_headers={name: self.headers[name] for name in TRACE_HEADERS if name in self.headers},
         )
-        self.context.fields["id"] = request_id
+
+    @asynccontextmanager
+    async def run(self, job: Job) -> AsyncIterator[Metered]:
+        """`generate` for a job made before."""
         async with self.gateway.pipeline.run(job, self.context.fields) as metered:
             yield metered
 

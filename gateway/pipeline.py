@@ -2,22 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.base import (
-    Delta,
-    EngineError,
-    Generation,
-    GenerationRequest,
-    Prompt,
-    Sampling,
-    TokenCounts,
-)
+from engine.base import Delta, EngineError, Generation, Prompt, TokenCounts
 from gateway.errors import InvalidRequest
 from gateway.fleet import Served
+from gateway.generations import Part, start
 from gateway.metrics import Metrics, StreamTimer
 from pricing.cost import Tokens, cost
 from pricing.keys import Key
@@ -28,7 +21,7 @@ from pricing.reservation import Outcome, Reservation, ReserveRequest
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to generate, for whom. `max_tokens` is what the client asked for; None takes the card's default.
+    """What to generate, for whom. Several parts (prompts) are one reservation and one entry of the ledger.
 
     `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
     the request came in.
@@ -38,12 +31,27 @@ class Job:
     key: Key
     served: Served
     route: str
-    prompt: Prompt
-    sampling: Sampling
+    parts: tuple[Part, ...]
     arrived: float
     stream: bool = True
     user: str | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(part.prompt.tokens for part in self.parts)
+
+    @property
+    def completion_tokens_max(self) -> int:
+        """What may be generated at most, over all choices."""
+        return sum(part.sampling.n * part.sampling.max_tokens for part in self.parts)
+
+    @property
+    def choices(self) -> int:
+        return sum(part.sampling.n for part in self.parts)
+
+
+Admitted = Callable[[], Awaitable[None]]
 
 
 class Pipeline:
@@ -56,11 +64,14 @@ class Pipeline:
         self._cutting = False
 
     @asynccontextmanager
-    async def run(self, job: Job, report: dict[str, object]) -> AsyncIterator["Metered"]:
+    async def run(
+        self, job: Job, report: dict[str, object], admitted: Admitted | None = None
+    ) -> AsyncIterator["Metered"]:
         """A generation whose first delta has arrived and whose reservation stands; settled on every way out.
 
-        `report` is filled with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable,
-        EngineOverloaded, EngineDead, GenerationFailed.
+        `admitted` is called earlier: once the engine has taken the job and the reservation stands. `report` is filled
+        with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable, EngineOverloaded,
+        EngineDead, GenerationFailed.
         """
         reservation = self._reserve(job)
         metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
@@ -68,7 +79,7 @@ class Pipeline:
         assert task is not None
         self._running.add(task)
         try:
-            await metered.begin()
+            await metered.begin(admitted)
             yield metered
         except BaseException as error:
             metered.settle(self._outcome(error))
@@ -101,8 +112,8 @@ class Pipeline:
                 key=job.key,
                 model=job.served.model.name,
                 price=job.served.model.price,
-                prompt_tokens=job.prompt.tokens,
-                completion_tokens_max=job.sampling.n * job.sampling.max_tokens,
+                prompt_tokens=job.prompt_tokens,
+                completion_tokens_max=job.completion_tokens_max,
                 route=job.route,
                 started_at=time.time_ns() // 1_000_000,
                 user=job.user,
@@ -126,14 +137,14 @@ class Metered:
         self._timer = timer
         self._generation: Generation | None = None
         self._first: Delta | None = None
-        self._unfinished = job.sampling.n
+        self._unfinished = job.choices
         self._cost: Picodollars | None = None
         self._outcome = ""
 
     @property
     def counts(self) -> TokenCounts:
         if self._generation is None:
-            return TokenCounts(self.job.prompt.tokens)
+            return TokenCounts(self.job.prompt_tokens)
         return self._generation.counts
 
     @property
@@ -148,18 +159,18 @@ class Metered:
         """Whether every choice has ended by itself."""
         return self._unfinished == 0
 
-    async def begin(self) -> None:
+    async def begin(self, admitted: Admitted | None) -> None:
         """Start the engine and wait for the first delta; the reservation becomes durable meanwhile."""
         if not self._reservation.likely:
             await self._reservation.stands()
         job = self.job
-        if job.sampling.max_tokens == 0:
-            self._generation = NoTokens(job.prompt.tokens, job.sampling.n)
-        else:
-            self._generation = await job.served.engine.generate(
-                GenerationRequest(job.request_id, job.prompt, job.sampling, job.trace_headers, job.stream)
-            )
+        self._generation = await start(
+            job.served.engine, job.request_id, job.parts, job.trace_headers, stream=job.stream
+        )
         self._reservation.follow(self._tokens_now)
+        if admitted is not None:
+            await self._reservation.stands()
+            await admitted()
         first = await self._generation.__anext__()
         await self._reservation.stands()
         if job.stream:
@@ -221,33 +232,11 @@ class Metered:
             await self._generation.aclose()
 
 
-class NoTokens:
-    """The generation of `max_tokens: 0`: no engine can be asked for nothing."""
-
-    def __init__(self, prompt_tokens: int, n: int) -> None:
-        self._counts = TokenCounts(prompt_tokens)
-        self._deltas = iter([Delta(index, "", 0, finish_reason="length") for index in range(n)])
-
-    @property
-    def counts(self) -> TokenCounts:
-        return self._counts
-
-    def __aiter__(self) -> "NoTokens":
-        return self
-
-    async def __anext__(self) -> Delta:
-        for delta in self._deltas:
-            return delta
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        return None
-
-
-def fit_to_context(served: Served, prompt: Prompt, wanted: int | None) -> int:
+def fit_to_context(served: Served, prompt: Prompt, wanted: int | None, param: str = "messages") -> int:
     """How many tokens may be generated: what was asked for or the card's default, and no more than there is room.
 
-    Raises InvalidRequest(context_length_exceeded) where the prompt leaves no room.
+    `param` is the field that the prompt came in. Raises InvalidRequest(context_length_exceeded) where it leaves no
+    room.
     """
     room = served.context_length - prompt.tokens
     if room <= 0:
@@ -255,7 +244,7 @@ def fit_to_context(served: Served, prompt: Prompt, wanted: int | None) -> int:
             f"The prompt is {prompt.tokens} tokens long, and the context of {served.model.name} holds "
             f"{served.context_length}, prompt and answer together. Shorten the prompt.",
             code="context_length_exceeded",
-            param="messages",
+            param=param,
         )
     return min(room, served.model.card.default_max_tokens if wanted is None else wanted)
 

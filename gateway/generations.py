@@ -1,0 +1,122 @@
+"""What a request asks of the engine: one prompt, several, or no tokens. To the pipeline each is one Generation."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.base import Delta, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One prompt and how to go on from it. All parts of a request have the same `sampling.n`."""
+
+    prompt: Prompt
+    sampling: Sampling
+
+
+async def start(
+    engine: Engine, request_id: str, parts: Sequence[Part], trace_headers: Mapping[str, str], *, stream: bool
+) -> Generation:
+    """Hand every part to the engine, or none: where one is refused, the others are stopped again.
+
+    Raises EngineOverloaded, EngineDead, PromptError.
+    """
+    if len(parts) == 1:
+        return await _start(engine, GenerationRequest(request_id, *_fields(parts[0]), trace_headers, stream))
+    started: list[Generation] = []
+    try:
+        for index, part in enumerate(parts):
+            request = GenerationRequest(f"{request_id}-{index}", *_fields(part), trace_headers, stream)
+            started.append(await _start(engine, request))
+    except BaseException:
+        for generation in started:
+            await generation.aclose()
+        raise
+    return Together(started, parts[0].sampling.n)
+
+
+def _fields(part: Part) -> tuple[Prompt, Sampling]:
+    return part.prompt, part.sampling
+
+
+async def _start(engine: Engine, request: GenerationRequest) -> Generation:
+    if request.sampling.max_tokens == 0:
+        return NoTokens(request.prompt.tokens, request.sampling.n)
+    return await engine.generate(request)
+
+
+class Together:
+    """Several generations as one. Its choices are numbered as OpenAI does: all of the first prompt, then the next's.
+
+    A slow reader holds the generations back, so that the engine merges their tokens; its counts move on all the same.
+    """
+
+    def __init__(self, generations: Sequence[Generation], n: int) -> None:
+        self._generations = generations
+        self._open = len(generations)
+        self._arrived: asyncio.Queue[Delta | Exception | None] = asyncio.Queue(maxsize=len(generations))
+        self._pumps = [
+            asyncio.create_task(self._pump(generation, index * n)) for index, generation in enumerate(generations)
+        ]
+
+    @property
+    def counts(self) -> TokenCounts:
+        counts = [generation.counts for generation in self._generations]
+        return TokenCounts(
+            prompt=sum(one.prompt for one in counts),
+            cached=sum(one.cached for one in counts),
+            completion=sum(one.completion for one in counts),
+            reasoning=sum(one.reasoning for one in counts),
+        )
+
+    def __aiter__(self) -> "Together":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while self._open:
+            arrived = await self._arrived.get()
+            if isinstance(arrived, Exception):
+                raise arrived
+            if arrived is not None:
+                return arrived
+            self._open -= 1
+        raise StopAsyncIteration
+
+    async def _pump(self, generation: Generation, first_index: int) -> None:
+        try:
+            async for delta in generation:
+                delta.index += first_index
+                await self._arrived.put(delta)
+            await self._arrived.put(None)
+        except Exception as error:
+            await self._arrived.put(error)
+
+    async def aclose(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        for generation in self._generations:
+            await generation.aclose()
+
+
+class NoTokens:
+    """The generation of `max_tokens: 0`: no engine can be asked for nothing."""
+
+    def __init__(self, prompt_tokens: int, n: int) -> None:
+        self._counts = TokenCounts(prompt_tokens)
+        self._deltas = iter([Delta(index, "", 0, finish_reason="length") for index in range(n)])
+
+    @property
+    def counts(self) -> TokenCounts:
+        return self._counts
+
+    def __aiter__(self) -> "NoTokens":
+        return self
+
+    async def __anext__(self) -> Delta:
+        for delta in self._deltas:
+            return delta
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        return None
