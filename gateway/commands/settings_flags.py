@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from gateway.settings import Settings, load_settings, variable_of
+from gateway.settings import Settings, description_of, load_settings, variable_of
 
 # Shorter to type, and what people try first.
 ALIASES = {"models": ("--model",)}
@@ -14,18 +14,24 @@ ENVIRONMENT_ONLY = {"database_url", "bootstrap_key", "admin_key"}
 def add_settings(parser: argparse.ArgumentParser, names: list[str]) -> None:
     """Flags for these settings, with their descriptions, variables and defaults."""
     for name in names:
-        field = Settings.model_fields[name]
-        default: object = field.get_default(call_default_factory=True)
-        text = default if not isinstance(default, tuple) else ",".join(map(str, default))
-        shown = f" Default: {text}." if default not in (None, (), {}) else ""
+        default = default_text(name)
+        shown = f" Default: {default}." if default else ""
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             *ALIASES.get(name, ()),
             dest=name,
             action="append" if name in ALIASES else "store",
             metavar=name.upper(),
-            help=f"{field.description}{shown} [{variable_of(name)}]".replace("%", "%%"),
+            help=f"{description_of(name)}{shown} [{variable_of(name)}]".replace("%", "%%"),
         )
+
+
+def default_text(name: str) -> str:
+    """A setting's default as one would write it; "" where there is none."""
+    default: object = Settings.model_fields[name].get_default(call_default_factory=True)
+    if default in (None, (), {}):
+        return ""
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
