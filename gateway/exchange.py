@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engine.base import Prompt, Sampling
 from gateway.context import RequestContext
-from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType, from_exception
+from gateway.errors import BodyTooLarge, InvalidRequest, Unavailable, UnsupportedMediaType, from_exception
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.pipeline import Job, Metered
@@ -95,12 +95,19 @@ class Exchange:
         try:
             async for event in events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+        except asyncio.CancelledError:
+            if self.gateway.pipeline.cutting:
+                await self._end_with(shutting_down())
+            raise
         except Exception as error:
-            known = from_exception(error)
-            self.context.fail(known.code, error)
-            payload = json.dumps(known.body(), ensure_ascii=False)
-            await send({"type": "http.response.body", "body": f"data: {payload}\n\n".encode(), "more_body": True})
+            await self._end_with(error)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _end_with(self, error: Exception) -> None:
+        known = from_exception(error)
+        self.context.fail(known.code, error)
+        event = f"data: {json.dumps(known.body(), ensure_ascii=False)}\n\n"
+        await self.send({"type": "http.response.body", "body": event.encode(), "more_body": True})
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -120,6 +127,8 @@ class Generating:
         gateway: Gateway = scope["app"].state.gateway
         headers = Headers(scope=scope)
         context: RequestContext = scope["farebox.context"]
+        if gateway.stopping:
+            raise shutting_down()
         try:
             body = await read_body(headers, receive, gateway.settings.body_bytes_max)
         except ClientDisconnect:
@@ -138,12 +147,25 @@ class Generating:
         try:
             await self._handler(exchange)
         except asyncio.CancelledError:
-            if not gone.done() or gone.cancelled() or handling.uncancel() > 0:
+            cut_off = gateway.pipeline.cutting
+            left = gone.done() and not gone.cancelled()
+            if not (cut_off or left) or handling.uncancel() > 0:
                 raise
-            context.client_gone()
+            if cut_off and not context.status:
+                raise shutting_down() from None
+            if left:
+                context.client_gone()
         finally:
             gone.remove_done_callback(cancel)
             gone.cancel()
+
+
+def shutting_down() -> Unavailable:
+    return Unavailable(
+        "The gateway is shutting down. Send the request again: another replica may answer.",
+        code="shutting_down",
+        retry_after_seconds=5,
+    )
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -13,6 +13,7 @@ from gateway.fleet import Served
 from gateway.generations import Part, start
 from gateway.metrics import Metrics, StreamTimer
 from pricing.cost import Tokens, cost
+from pricing.errors import PricingError
 from pricing.keys import Key
 from pricing.ledger import Ledger
 from pricing.money import Picodollars, format_usd
@@ -61,7 +62,7 @@ class Pipeline:
         self._ledger = ledger
         self._metrics = metrics
         self._running: set[asyncio.Task[Any]] = set()
-        self._cutting = False
+        self.cutting = False
 
     @asynccontextmanager
     async def run(
@@ -81,18 +82,21 @@ class Pipeline:
         try:
             await metered.begin(admitted)
             yield metered
+        except PricingError as error:
+            metered.void(str(error))
+            raise
         except BaseException as error:
             metered.settle(self._outcome(error))
             raise
         finally:
             self._running.discard(task)
-            metered.settle(Outcome.CLIENT_GONE)  # does nothing where it is settled
+            metered.settle(Outcome.CLIENT_GONE)  # does nothing where it is settled or void
             report |= metered.report()
             await metered.close()
 
     def cut_off(self) -> None:
         """Cancel what still runs; each request is settled for what it got."""
-        self._cutting = True
+        self.cutting = True
         for task in self._running:
             task.cancel()
 
@@ -125,7 +129,7 @@ class Pipeline:
             return Outcome.ENGINE_ERROR
         if isinstance(error, TimeoutError):
             return Outcome.TIMED_OUT
-        return Outcome.SHUTDOWN if self._cutting else Outcome.CLIENT_GONE
+        return Outcome.SHUTDOWN if self.cutting else Outcome.CLIENT_GONE
 
 
 class Metered:
@@ -205,14 +209,20 @@ class Metered:
         if self._cost is not None:
             return
         counts = self.counts
-        self._outcome = outcome.value
         if counts.completion == 0 and outcome is not Outcome.FINISHED:
-            self._cost = Picodollars(0)
-            self._reservation.void(outcome.value)
-            self._timer.end(TokenCounts(0), self._cost, outcome.value)
+            self.void(outcome.value)
             return
+        self._outcome = outcome.value
         self._cost = self._reservation.settle(_tokens(counts), outcome)
         self._timer.end(counts, self._cost, outcome.value)
+
+    def void(self, reason: str) -> None:
+        """Charge nothing: nothing was delivered."""
+        if self._cost is None:
+            self._cost = Picodollars(0)
+            self._outcome = Outcome.VOID.value
+            self._reservation.void(reason)
+            self._timer.end(TokenCounts(0), self._cost, self._outcome)
 
     def report(self) -> dict[str, object]:
         """For the log line."""
