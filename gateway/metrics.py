@@ -112,6 +112,9 @@ class StreamTimer:
         self._gaps[bisect_left(INTER_TOKEN_BUCKETS, gap)] += 1
         self._gaps_sum += gap
 
+    def disconnected(self) -> None:
+        self._metrics.disconnects.labels(self._model).inc()
+
     def end(self, counts: TokenCounts, cost: Picodollars, outcome: str) -> None:
         metrics, model = self._metrics, self._model
         seconds = time.perf_counter() - self._arrived
@@ -120,8 +123,6 @@ class StreamTimer:
         metrics.tokens.labels(model, "cached").inc(counts.cached)
         metrics.tokens.labels(model, "completion").inc(counts.completion)
         metrics.cost.labels(model).inc(usd_number(cost))
-        if outcome == "client_gone":
-            metrics.disconnects.labels(model).inc()
         self._merge_gaps()
 
     def _merge_gaps(self) -> None:

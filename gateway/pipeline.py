@@ -208,6 +208,8 @@ class Metered:
         """Charge what was generated, once. Nothing generated and not finished: nothing charged."""
         if self._cost is not None:
             return
+        if outcome is Outcome.CLIENT_GONE:
+            self._timer.disconnected()
         counts = self.counts
         if counts.completion == 0 and outcome is not Outcome.FINISHED:
             self.void(outcome.value)

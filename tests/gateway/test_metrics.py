@@ -38,6 +38,7 @@ def test_gathered_gaps_equal_single_observations() -> None:
 def test_counters_take_kinds_and_dollars() -> None:
     metrics = Metrics("0")
     timer = StreamTimer(metrics, "m", time.perf_counter())
+    timer.disconnected()
     timer.end(TokenCounts(3, 1, 50), Picodollars(2 * 10**12), "client_gone")
     read = metrics.registry.get_sample_value
     assert read("farebox_tokens_total", {"model": "m", "kind": "prompt"}) == 2
