@@ -9,7 +9,7 @@ from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
 from gateway.exchange import Generating
 from gateway.responses import on_http_exception
-from gateway.routes import health, models, openai
+from gateway.routes import health, models, native, openai
 from gateway.state import Gateway
 
 OPENAI_PREFIXES = ("/v1/openai", "/v1")
@@ -36,10 +36,13 @@ def _routes() -> list[BaseRoute]:
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
         Route("/metrics", health.metrics),
+        Route("/v1/inference/{model:path}", Generating(native.infer), methods=["POST"]),
+        Route("/v1/webhooks/secret", native.webhook_secret),
     ]
     for prefix in OPENAI_PREFIXES:
         routes += [
             Route(f"{prefix}/chat/completions", Generating(openai.chat_completions), methods=["POST"]),
+            Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]

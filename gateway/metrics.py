@@ -73,6 +73,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self.webhooks = Counter(
+            "farebox_webhooks",
+            "Calls of clients' webhooks, by outcome: delivered, retried, given_up.",
+            ["outcome"],
+            registry=registry,
+        )
         Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
 
     def gauge(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:

@@ -20,8 +20,11 @@ from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
+from gateway.public_http import Resolve, system_resolve
 from gateway.settings import Settings
 from gateway.state import Gateway
+from gateway.webhook_calls import WebhookSettings
+from gateway.webhooks import Webhooks
 from gateway.welcome import welcome
 from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
@@ -79,9 +82,15 @@ async def serve(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, fleet: Fleet) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
-    """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here."""
-    metrics = Metrics(version("farebox"))
+async def open_gateway(
+    settings: Settings, fleet: Fleet, resolve: Resolve = system_resolve
+) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
+    """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here.
+
+    `resolve` finds the addresses of the hosts that clients name in webhooks.
+    """
+    release = version("farebox")
+    metrics = Metrics(release)
     async with AsyncExitStack() as stack:
         if settings.embedded_database:
             settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
@@ -102,9 +111,11 @@ async def open_gateway(settings: Settings, fleet: Fleet) -> AsyncIterator[tuple[
         keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
         stack.push_async_callback(keys.close)
         pipeline = Pipeline(ledger, metrics)
+        webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
+        stack.push_async_callback(webhooks.close)
         metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", lambda: {"": ledger.unsettled})
         metrics.gauge("farebox_requests_running", "Requests being generated.", lambda: {"": pipeline.running})
-        yield Gateway(settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline), first_keys
+        yield Gateway(settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks), first_keys
 
 
 def _server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
@@ -153,6 +164,7 @@ class Server(uvicorn.Server):
         cut = asyncio.get_running_loop().call_later(seconds, self._gateway.pipeline.cut_off)
         try:
             await super().shutdown(sockets)
+            await self._gateway.pipeline.drained(seconds)  # what runs for a webhook has no connection to wait for
         finally:
             cut.cancel()
             self._gateway.pipeline.cut_off()

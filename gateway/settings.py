@@ -82,6 +82,21 @@ class Settings(BaseModel):
     key_cache_seconds: float = Field(
         300.0, ge=0, description="How long known keys stay valid while the database can't be reached."
     )
+    prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    webhook_secret: Secret | None = Field(
+        None,
+        description="Turns webhooks on; each API key's signing secret is made from it. At least 24 characters, the "
+        "same in every process.",
+    )
+    webhook_attempts: int = Field(8, ge=1, le=100, description="How often a webhook is called until it is given up.")
+    webhook_pause_seconds: float = Field(
+        5.0, gt=0, description="Pause after a webhook's first failed call; each further one is three times as long."
+    )
+    webhook_pause_seconds_max: float = Field(3600.0, gt=0, description="Longest pause between two calls of a webhook.")
+    webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
+    webhook_allow_private: bool = Field(
+        False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
+    )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 
     @property

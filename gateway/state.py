@@ -8,6 +8,7 @@ from gateway.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.webhooks import Webhooks
 from pricing.directory import KeyDirectory
 from pricing.ledger import Ledger
 
@@ -23,6 +24,7 @@ class Gateway:
     keys: KeyDirectory
     metrics: Metrics
     pipeline: Pipeline
+    webhooks: Webhooks
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

@@ -31,6 +31,7 @@ B = TypeVar("B", bound=Body)
 REFUSED = {
     "audio": "this model writes text only",
     "web_search_options": "this gateway doesn't search the web",
+    "suffix": "this model doesn't fill in the middle",
     "prediction": "predicted outputs are not supported",
     "functions": "it was replaced by `tools`",
     "function_call": "it was replaced by `tool_choice`",

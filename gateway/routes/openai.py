@@ -1,10 +1,13 @@
 """The OpenAI routes, under `/v1/` and `/v1/openai/`."""
 
 from gateway.exchange import Exchange
+from gateway.generations import Part
 from gateway.pipeline import fit_to_context
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.chat_answer import chat_chunks, chat_completion
 from gateway.protocol.checks import parse_json, validate
+from gateway.protocol.completions import CompletionBody
+from gateway.protocol.completions_answer import completion, completion_chunks
 from gateway.routes.common import new_id, served_model
 
 
@@ -22,3 +25,19 @@ async def chat_completions(exchange: Exchange) -> None:
             await exchange.stream(chat_chunks(metered, body))
         else:
             await exchange.respond(await chat_completion(metered, body))
+
+
+async def completions(exchange: Exchange) -> None:
+    """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values)
+    body = validate(CompletionBody, values, served.model.profile.openai)
+    parts = [
+        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))
+        for prompt in await body.render(served.renderer, exchange.gateway.settings.prompts_max)
+    ]
+    async with exchange.run(exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)) as metered:
+        if body.stream:
+            await exchange.stream(completion_chunks(metered, body))
+        else:
+            await exchange.respond(await completion(metered, body))

@@ -1,0 +1,103 @@
+"""`POST /v1/completions`: the request, as OpenAI's legacy API has it, with the chat route's sampling fields.
+
+The ranges of the numbers come from the model's parameter profile, as on the chat route.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from engine.base import Prompt, Renderer
+from gateway.errors import InvalidParameter
+from gateway.protocol.chat import Format, SamplingFields
+from gateway.protocol.checks import conflict
+
+LOGPROBS_MAX = 5  # OpenAI's bound
+TOKEN_ID_MAX = 2**31
+
+PROMPT_FORMS = "it must be a text, a list of texts, a list of token ids, or a list of lists of token ids."
+
+
+def _prompts(value: object) -> tuple[str | tuple[int, ...], ...]:
+    """The four forms of OpenAI's `prompt` as one: a tuple of prompts, each a text or token ids."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and value:
+        if _are_token_ids(value):
+            return (tuple(value),)
+        if all(isinstance(item, str) for item in value):
+            return tuple(value)
+        if all(isinstance(item, list) and item and _are_token_ids(item) for item in value):
+            return tuple(tuple(item) for item in value)
+    raise ValueError(PROMPT_FORMS)
+
+
+def _are_token_ids(items: Sequence[object]) -> bool:
+    return all(type(item) is int and 0 <= item < TOKEN_ID_MAX for item in items)
+
+
+_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": TOKEN_ID_MAX}}
+
+Prompts = Annotated[
+    tuple[str | tuple[int, ...], ...],
+    PlainValidator(_prompts),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                _IDS,
+                {"type": "array", "minItems": 1, "items": _IDS},
+            ],
+            "description": "What to go on from: a text, several texts, token ids, or several lists of token ids.",
+        }
+    ),
+]
+
+
+class CompletionBody(SamplingFields):
+    prompt: Prompts
+    echo: bool = False
+    best_of: int | None = None
+    logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
+    response_format: Format | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CompletionBody":
+        if self.best_of is not None and self.best_of != self.n:
+            raise conflict(
+                "best_of",
+                f"`best_of` must be left out or equal `n`, which is {self.n}; got {self.best_of}. Every answer that is "
+                "generated is returned and charged.",
+            )
+        if self.echo and self.logprobs is not None:
+            raise conflict(
+                "echo",
+                "`echo` and `logprobs` can't be combined: the engine gives no log probabilities of the prompt's "
+                "tokens. Leave one of them out.",
+            )
+        return self
+
+    async def render(self, renderer: Renderer, prompts_max: int) -> list[Prompt]:
+        """The prompts in their order. Raises InvalidParameter, PromptError."""
+        if len(self.prompt) > prompts_max:
+            raise InvalidParameter(
+                f"`prompt` may hold at most {prompts_max} prompts; got {len(self.prompt)}. Send the others in another "
+                "request.",
+                param="prompt",
+            )
+        constraint = self.response_format.constraint() if self.response_format is not None else None
+        if constraint is not None and not all(isinstance(prompt, str) for prompt in self.prompt):
+            raise InvalidParameter(
+                "`response_format` needs prompts that are texts; got token ids.", param="response_format"
+            )
+        rendered = [
+            await renderer.text(prompt, constraint) if isinstance(prompt, str) else renderer.token_ids(prompt)
+            for prompt in self.prompt
+        ]
+        if any(prompt.tokens == 0 for prompt in rendered):
+            raise InvalidParameter(
+                "`prompt` is empty, and this model needs a token to go on from. Send some text.", param="prompt"
+            )
+        return rendered

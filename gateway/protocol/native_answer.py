@@ -1,0 +1,121 @@
+"""The answers of `POST /v1/inference/{model}`: one document, a stream of tokens, or what a webhook gets."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from json.encoder import encode_basestring as quote
+from typing import Literal
+
+from engine.base import Delta, TokenCounts, TokenLogprob
+from gateway.pipeline import Job, Metered
+from gateway.protocol.token_texts import shares
+from pricing.money import Picodollars, usd_number
+
+Status = Literal["queued", "succeeded", "failed"]
+
+# Stands for the token of an event that has none: the end came without one.
+NO_TOKEN = TokenLogprob(0, "", 0.0, special=True)
+
+
+async def native_result(metered: Metered) -> dict[str, object]:
+    """The whole answer. Reads all deltas."""
+    texts = [""] * metered.job.choices
+    async for delta in metered:
+        texts[delta.index] += delta.text
+    return result_fields(
+        metered.job.request_id,
+        "succeeded",
+        metered.counts,
+        metered.cost,
+        texts=texts,
+        runtime_ms=_runtime_ms(metered.job),
+    )
+
+
+def queued(job: Job) -> dict[str, object]:
+    """The answer to a request with a webhook: its result comes there."""
+    return result_fields(job.request_id, "queued", TokenCounts(job.prompt_tokens), Picodollars(0))
+
+
+def failed(
+    request_id: str, message: str, code: str, counts: TokenCounts, cost: Picodollars, runtime_ms: int = 0
+) -> dict[str, object]:
+    """What a webhook gets instead of a result. `cost` is what the tokens that were generated were charged."""
+    fields = result_fields(request_id, "failed", counts, cost, runtime_ms=runtime_ms)
+    return {**fields, "error": {"message": message, "code": code}, "detail": message}
+
+
+def result_fields(
+    request_id: str,
+    status: Status,
+    counts: TokenCounts,
+    cost: Picodollars,
+    *,
+    texts: Sequence[str] = (),
+    runtime_ms: int = 0,
+) -> dict[str, object]:
+    """The page's shape. `cost` is in US dollars; `num_tokens` are those generated, over all responses."""
+    return {
+        "request_id": request_id,
+        "inference_status": {
+            "status": status,
+            "runtime_ms": runtime_ms,
+            "cost": usd_number(cost),
+            "tokens_input": counts.prompt,
+            "tokens_generated": counts.completion,
+        },
+        "results": [{"generated_text": text} for text in texts],
+        "num_tokens": counts.completion,
+        "num_input_tokens": counts.prompt,
+    }
+
+
+async def native_events(metered: Metered) -> AsyncIterator[bytes]:
+    """An event for each token; the last one holds the whole text and the details.
+
+    The events' texts joined are the whole text: a token that ends the answer is `special` and adds none.
+    """
+    texts: list[str] = []
+    async for delta in metered:
+        texts.append(delta.text)
+        if delta.finish_reason is None:
+            for event in _events(delta, delta.logprobs or ()):
+                yield event
+        else:
+            tokens = delta.logprobs or (NO_TOKEN,)
+            end = f'"generated_text": {quote("".join(texts))}, "details": {_details(metered, delta)}'
+            for event in _events(delta, tokens, end):
+                yield event
+
+
+def _events(delta: Delta, tokens: Sequence[TokenLogprob], end: str | None = None) -> list[bytes]:
+    going_on = '"generated_text": null, "details": null'
+    last = len(tokens) - 1
+    return [
+        f'data: {{"token": {_token(token, share)}, {end if end and index == last else going_on}}}\n\n'.encode()
+        for index, (token, share) in enumerate(zip(tokens, shares(delta.text, tokens), strict=True))
+    ]
+
+
+def _token(token: TokenLogprob, share: str) -> str:
+    # Text that was held back may come out with the token that ends the answer; clients skip what is special.
+    special = "true" if token.special and not share else "false"
+    return f'{{"id": {token.token_id}, "text": {quote(share)}, "logprob": {token.logprob!r}, "special": {special}}}'
+
+
+def _details(metered: Metered, delta: Delta) -> str:
+    counts = metered.counts
+    return json.dumps(
+        {
+            "finish_reason": delta.finish_reason,
+            "generated_tokens": counts.completion,
+            "input_tokens": counts.prompt,
+            "cost": usd_number(metered.cost),
+            "runtime_ms": _runtime_ms(metered.job),
+            "request_id": metered.job.request_id,
+        }
+    )
+
+
+def _runtime_ms(job: Job) -> int:
+    return round((time.perf_counter() - job.arrived) * 1000)

@@ -1,0 +1,37 @@
+"""The native route: `POST /v1/inference/{model}`, and the secret that its webhooks are signed with."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from gateway.exchange import Exchange
+from gateway.generations import Part
+from gateway.pipeline import fit_to_context
+from gateway.protocol.checks import parse_json, validate
+from gateway.protocol.native import NativeBody
+from gateway.protocol.native_answer import native_events, native_result, queued
+from gateway.routes.common import find_model, new_id
+from gateway.state import Gateway
+
+
+async def infer(exchange: Exchange) -> None:
+    """`POST /v1/inference/{model}`."""
+    served = find_model(exchange, exchange.path_params["model"])
+    body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
+    prompt = await served.renderer.text(body.input, body.constraint)
+    sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
+    job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
+    if body.webhook is not None:
+        await exchange.gateway.webhooks.start(job, body.webhook, native_result)
+        await exchange.respond(queued(job))
+        return
+    async with exchange.run(job) as metered:
+        if body.stream:
+            await exchange.stream(native_events(metered))
+        else:
+            await exchange.respond(await native_result(metered))
+
+
+async def webhook_secret(request: Request) -> JSONResponse:
+    """`GET /v1/webhooks/secret`: what the calls for this key are signed with."""
+    gateway: Gateway = request.app.state.gateway
+    return JSONResponse({"secret": gateway.webhooks.secret_of(request.scope["farebox.key"])})
