@@ -9,13 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from pydantic import (
-    ConfigDict,
-    PydanticSchemaGenerationError,
-    PydanticUserError,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.transformers_utils.config import get_config
@@ -101,18 +95,12 @@ def _check_type(name: str, value: JSONValue) -> None:
 
 
 @cache
-def _hints() -> dict[str, typing.Any]:
-    return typing.get_type_hints(AsyncEngineArgs, include_extras=True)
-
-
-@cache
 def _adapter(name: str) -> "TypeAdapter[typing.Any] | None":
-    hint = _hints()[name]
+    """What pydantic makes of the field's type; None for the few that it can't check (vLLM will)."""
+    hint = next(field.type for field in fields(AsyncEngineArgs) if field.name == name)
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
-        return TypeAdapter(hint)  # a dataclass of vLLM's with a config of its own
-    except PydanticSchemaGenerationError:
+    except PydanticUserError:  # a dataclass of vLLM's with a config of its own, or a name that vLLM doesn't export
         return None
 
 

@@ -29,6 +29,8 @@ class Statistics(Enum):
 class Core(AsyncLLM):
     """May be constructed in any thread; its tasks start with the first request, in the event loop of that request."""
 
+    output_processor: StepProcessor
+
     def __init__(self, args: AsyncEngineArgs, statistics: Statistics) -> None:
         config = args.create_engine_config(UsageContext.API_SERVER)
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)

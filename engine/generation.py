@@ -87,7 +87,7 @@ class EmbeddedGeneration:
             return
         by_choice: dict[int, list[Piece]] = {}
         for piece in pieces:
-            by_choice.setdefault(piece.index, []).append(piece)
+            by_choice.setdefault(piece.choice, []).append(piece)
         for index in sorted(by_choice):
             if self._parsers:
                 self._parse(by_choice[index])
@@ -100,9 +100,9 @@ class EmbeddedGeneration:
         inbox = self._inbox
         self._ready.append(
             Delta(
-                piece.index,
+                piece.choice,
                 piece.text,
-                inbox.completion[piece.index],
+                inbox.completion[piece.choice],
                 inbox.cached,
                 finish_reason=None if piece.finish_reason is None else self._finish(piece.finish_reason),
                 stop_reason=piece.stop_reason,
@@ -112,7 +112,7 @@ class EmbeddedGeneration:
 
     def _parse(self, pieces: list[Piece]) -> None:
         """One Delta for the pieces of one choice; a parser that streams must see them one by one."""
-        last, parser = _merged(pieces), self._parsers[pieces[0].index]
+        last, parser = _merged(pieces), self._parsers[pieces[0].choice]
         if self._inbox.streams:
             parsed = parser.feed(pieces[0].text, pieces[0].token_ids, pieces[0].finish_reason is not None)
             for piece in pieces[1:]:
@@ -130,11 +130,11 @@ class EmbeddedGeneration:
             finish = "tool_calls"  # OpenAI says "stop" where the request named the tool; so does vLLM
         self._ready.append(
             Delta(
-                last.index,
+                last.choice,
                 parsed.text,
-                self._inbox.completion[last.index],
+                self._inbox.completion[last.choice],
                 self._inbox.cached,
-                reasoning_tokens=self._reasoning(last.index) if ended else 0,
+                reasoning_tokens=self._reasoning(last.choice) if ended else 0,
                 finish_reason=finish,
                 stop_reason=last.stop_reason,
                 reasoning=parsed.reasoning,
@@ -170,7 +170,7 @@ def _merged(pieces: list[Piece]) -> Piece:
         return pieces[0]
     last = pieces[-1]
     return Piece(
-        last.index,
+        last.choice,
         "".join(piece.text for piece in pieces),
         [token for piece in pieces for token in piece.token_ids],
         last.finish_reason,

@@ -4,6 +4,8 @@ Importing this module imports vLLM, which takes seconds: `engine.embedded` does 
 `engine.environment.prepare`.
 """
 
+import atexit
+
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core
@@ -19,6 +21,8 @@ class LoadedEngine:
 
     def __init__(self, spec: EngineSpec, log_config_path: str | None) -> None:
         self.core = Core(engine_args(spec, log_config_path), statistics(spec))
+        # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
+        atexit.register(self.shutdown, 0)
         self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)
 
     @property
@@ -68,4 +72,5 @@ class LoadedEngine:
 
     def shutdown(self, seconds: float) -> None:
         """Ends vLLM's processes; blocks for at most about `seconds`."""
+        atexit.unregister(self.shutdown)
         self.core.shutdown(seconds)

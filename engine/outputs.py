@@ -21,7 +21,7 @@ from engine.stats import ServingStats
 class Piece(NamedTuple):
     """What one choice gained in one engine step."""
 
-    index: int
+    choice: int
     text: str
     token_ids: list[int]
     finish_reason: FinishReason | None
@@ -61,7 +61,7 @@ class Inbox:
 
     def push(self, piece: Piece) -> None:
         self.pieces.append(piece)
-        self.completion[piece.index] += len(piece.token_ids)
+        self.completion[piece.choice] += len(piece.token_ids)
         if piece.finish_reason is not None:
             self.unfinished -= 1
         if self.streams or not self.unfinished:

@@ -9,6 +9,7 @@ token and per step, stay empty: the gateway measures the first itself.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -29,7 +30,7 @@ FLUSH_SECONDS = 0.2
 _metrics: dict[str, MetricWrapperBase] = {}
 
 
-def _shared(kind: type[MetricWrapperBase]) -> object:
+def _shared(kind: Callable[..., MetricWrapperBase]) -> object:
     """A constructor that gives the same metric again for the same name.
 
     vLLM unregisters its metrics and makes new ones for each engine, so that in a process with two engines the first
