@@ -190,7 +190,12 @@ class Metered:
             return first
         if self._unfinished == 0 or self._generation is None:
             raise StopAsyncIteration
-        delta = await self._generation.__anext__()
+        try:
+            delta = await self._generation.__anext__()
+        except EngineError:
+            # Here, since the error doesn't come by the pipeline again: a stream tells its client and ends well.
+            self.settle(Outcome.ENGINE_ERROR)
+            raise
         self._timer.token()
         return self._note(delta)
 
