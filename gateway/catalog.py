@@ -90,7 +90,7 @@ class Catalog:
         return list(self._models)
 
     def nearest(self, name: str) -> str | None:
-        near = difflib.get_close_matches(name, self._models, n=1)
+        near = difflib.get_close_matches(name[:200], self._models, n=1)  # a client's word of any length
         return near[0] if near else None
 
 

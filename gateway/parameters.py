@@ -39,7 +39,9 @@ class Parameter(BaseModel):
         """
         if self.kind == "list":
             items = _annotated(declared.annotation, *declared.metadata, annotated_types.MaxLen(self.items_max or 0))
-            return items, FieldInfo(default_factory=list, description=self.description)
+            return items, FieldInfo(
+                default_factory=list, description=self.description, json_schema_extra=declared.json_schema_extra
+            )
         limits: dict[str, Callable[[Any], object]] = {
             "minimum": annotated_types.Ge,
             "above": annotated_types.Gt,
@@ -56,7 +58,7 @@ class Parameter(BaseModel):
     def allowed(self, name: str) -> str:
         """What is allowed, in words: `a number with 0 ≤ temperature ≤ 2`."""
         if self.kind == "list":
-            return f"at most {self.items_max} strings"
+            return f"a list of at most {self.items_max} strings"
         low = _bound(self.minimum, "≤") or _bound(self.above, "<")
         high = _bound(self.maximum, "≤", left=False) or _bound(self.below, "<", left=False)
         article = "an integer" if self.kind == "integer" else "a number"

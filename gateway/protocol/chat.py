@@ -4,22 +4,42 @@ The ranges of the numbers are not here: they come from the model's parameter pro
 """
 
 import difflib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, FailFast, Field, JsonValue, WithJsonSchema, model_validator
 
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.protocol.checks import Body, conflict
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
+from gateway.protocol.schema import SENT, JSONSchema, implies, one_of_fields, one_or_more
 
 STOP_CHARACTERS_MAX = 4096
+BIASES_MAX = 1024
 
 
 def _stop_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > BIASES_MAX:
+        raise ValueError(f"it may name at most {BIASES_MAX} tokens.")
+    return value
+
+
+TOKEN_ID = "^[0-9]{1,9}$"  # noqa: S105 - a pattern
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern=TOKEN_ID)], Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],
+    BeforeValidator(_few),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "patternProperties": {TOKEN_ID: {"type": "number", "minimum": -100, "maximum": 100}},
+            "additionalProperties": False,
+            "maxProperties": BIASES_MAX,
+        }
+    ),
+]
 
 
 class StreamOptions(Body):
@@ -42,6 +62,17 @@ class Format(Body):
     json_schema: JSONSchemaFormat | None = None
     regex: str | None = None
     pattern: str | None = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        implies(
+            {"type": {"const": "json_schema"}},
+            {"json_schema": {"type": "object", "properties": {"schema": SENT}, "required": ["schema"]}},
+        ),
+        {
+            "if": {"properties": {"type": {"const": "regex"}}},
+            "then": one_of_fields({"type": "string", "minLength": 1}, "regex", "pattern"),
+        },
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "Format":
@@ -84,18 +115,18 @@ class SamplingFields(Body):
         list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]],
         FailFast(),
         BeforeValidator(_stop_list),
-    ] = Field(default_factory=list)
+    ] = Field(default_factory=list, json_schema_extra=one_or_more)
     ignore_eos: bool = False
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] = Field(
-        default_factory=dict
-    )
+    logit_bias: LogitBias = Field(default_factory=dict)
     user: str | None = None
     # Accepted because they don't change the answer.
     metadata: dict[str, JsonValue] | None = None
-    store: bool | None = None
+    store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": SENT}, {"stream": {"const": True}}),)
 
     @property
     def include_usage(self) -> bool | None:
@@ -142,7 +173,15 @@ class ChatBody(SamplingFields):
     top_logprobs: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        implies({"top_logprobs": SENT}, {"logprobs": {"const": True}}),
+        implies(
+            {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object"}]}},
+            {"tools": {"type": "array", "minItems": 1}},
+        ),
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatBody":
@@ -155,7 +194,7 @@ class ChatBody(SamplingFields):
         if isinstance(self.tool_choice, NamedToolChoice):
             names = [tool.function.name for tool in self.tools]
             if self.tool_choice.function.name not in names:
-                near = difflib.get_close_matches(self.tool_choice.function.name, names, n=1)
+                near = difflib.get_close_matches(self.tool_choice.function.name[:256], names, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise conflict("tool_choice", f"`tool_choice` names a function that isn't in `tools`.{hint}")
         return self

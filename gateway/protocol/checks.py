@@ -7,22 +7,53 @@ allowed. Nothing is clamped, coerced or ignored.
 import difflib
 import functools
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, create_model, model_validator
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_json
 
 from gateway.errors import InvalidParameter, InvalidRequest, shorten, show
 from gateway.parameters import Parameter
+from gateway.protocol.schema import JSONSchema, describe_nulls
 
 JSONObject = dict[str, object]
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
 
 
 class Body(BaseModel):
-    """Base of every request body: frozen, strict, and no field that nobody knows."""
+    """Base of every request body and its parts: frozen, strict, no field that nobody knows; null means absent.
+
+    `RULES` says in JSON Schema what the validators of the class demand of more than one field.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_sent(cls, value: object) -> object:
+        """Without nulls: SDKs send a message back as they got it, with nulls for what it doesn't have.
+
+        One field that nobody knows is enough to tell of: a million of them would make a million errors.
+        """
+        if not isinstance(value, dict):
+            return value
+        sent = {name: item for name, item in value.items() if item is not None}
+        if len(sent) <= len(cls.model_fields):
+            return sent
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = next(name for name in sent if name not in names)
+        return {name: item for name, item in sent.items() if name in names or name == unknown}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        describe_nulls(schema)
+        if rules := [rule for base in cls.__mro__ for rule in vars(base).get("RULES", ())]:
+            schema["allOf"] = rules
+        return reference
 
 
 B = TypeVar("B", bound=Body)
@@ -116,7 +147,7 @@ def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Par
     match fault["type"]:
         case "extra_forbidden":
             known = body.model_fields if len(fault["loc"]) == 1 else ()
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            near = difflib.get_close_matches(str(fault["loc"][-1])[:80], known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else " Remove it."
             message = f"There is no field `{shorten(path, 80)}`.{hint}"
         case "union_tag_invalid" | "union_tag_not_found":
@@ -128,7 +159,7 @@ def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Par
             message = f"`{path}` is missing; it is required."
         case "value_error" if (reason := fault.get("ctx", {}).get("error")) is not None:
             message = f"`{path}` is wrong: {reason} Got {sent}."
-        case "too_long" if top in parameters:
+        case "too_long" | "list_type" if top in parameters and len(fault["loc"]) == 1:
             message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."
         case _ if top in parameters and parameters[top].kind != "list" and len(fault["loc"]) <= 2:
             message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."

@@ -4,7 +4,7 @@ Page: "conversation messages: (user,assistant,tool)*,user including one system m
 number of system messages are left to the model's chat template, since clients send several.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -13,19 +13,16 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
 from gateway.protocol.checks import Body
+from gateway.protocol.schema import SENT, JSONSchema, one_of_fields
 
 MESSAGES_MAX = 10_000
 TOOLS_MAX = 128
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
-
-def _no_nulls(value: object) -> object:
-    """SDKs send back a message as they got it, with nulls for what it doesn't have: null means absent."""
-    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+TOOL_CALLS_MAX = 1024
 
 
 class Part(Body):
@@ -42,17 +39,39 @@ def _text_parts(value: object) -> object:
         raise ValueError('it must be a string or a list of parts like {"type": "text", "text": "..."}.')  # noqa: TRY004
     for part in value:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "refusal":
-            continue
-        if kind != "text" or not isinstance(part.get("text"), str):
+        if not (kind in ("text", "refusal") and isinstance(part.get(kind), str)):
             what = f'a part of type "{kind[:40]}"' if isinstance(kind, str) else "something else"
             raise ValueError(
                 f'this model reads text only, as parts like {{"type": "text", "text": "..."}}; it holds {what}.'
             )
-    return [{"type": "text", "text": part.get("text", part.get("refusal", ""))} for part in value]
+    return [{"type": "text", "text": part[part["type"]]} for part in value]
 
 
-Content = Annotated[str | list[Part], BeforeValidator(_text_parts)]
+Content = Annotated[
+    str | list[Part],
+    BeforeValidator(_text_parts),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "anyOf": [
+                            {
+                                "type": "object",
+                                "properties": {"type": {"const": kind}, kind: {"type": "string"}},
+                                "required": ["type", kind],
+                            }
+                            for kind in ("text", "refusal")
+                        ]
+                    },
+                },
+            ],
+            "description": "A text, or a list of parts. Other fields of a part, such as cache marks, change nothing.",
+        }
+    ),
+]
 
 
 class FunctionCall(Body):
@@ -83,12 +102,14 @@ class AssistantMessage(Body):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, min_length=1, max_length=TOOL_CALLS_MAX)] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     annotations: list[JsonValue] | None = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (one_of_fields(SENT, "content", "tool_calls"),)
 
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
@@ -115,7 +136,6 @@ Message = Annotated[
     | Annotated[AssistantMessage, Tag("role:assistant")]
     | Annotated[ToolMessage, Tag("role:tool")],
     Discriminator(_role),
-    BeforeValidator(_no_nulls),
 ]
 
 
@@ -131,13 +151,13 @@ class FunctionTool(Body):
 
 
 class Tool(Body):
-    """Page: "Currently, only functions are supported as a tool." (the pages)"""
+    """A function that the model may call: "Currently, only functions are supported as a tool." (the pages)"""
 
     type: Literal["function"]
     function: FunctionTool
 
 
-Tools = Annotated[list[Annotated[Tool, BeforeValidator(_no_nulls)]], FailFast(), Field(max_length=TOOLS_MAX)]
+Tools = Annotated[list[Tool], FailFast(), Field(max_length=TOOLS_MAX)]
 
 
 class NamedFunction(Body):

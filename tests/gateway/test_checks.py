@@ -199,4 +199,4 @@ def test_the_schema_shows_the_ranges_that_are_checked() -> None:
     assert properties["temperature"]["maximum"] == 2
     assert properties["top_p"]["exclusiveMinimum"] == 0
     assert properties["top_k"]["exclusiveMaximum"] == 1000
-    assert properties["stop"]["maxItems"] == 16
+    assert properties["stop"]["anyOf"][1]["maxItems"] == 16
