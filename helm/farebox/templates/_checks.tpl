@@ -31,7 +31,7 @@
 {{- end -}}
 
 {{- define "farebox.checkSecrets" -}}
-{{- range $name, $inline := dict "database" .Values.database.url "redis" .Values.redis.url "hub" .Values.hub.token "keys" (print .Values.keys.bootstrapKey .Values.keys.adminKey) -}}
+{{- range $name, $inline := dict "database" .Values.database.url "redis" .Values.redis.url "hub" .Values.hub.token "webhook" .Values.webhook.secret "keys" (print .Values.keys.bootstrapKey .Values.keys.adminKey) -}}
 {{- if and $inline (index $.Values $name).existingSecret -}}
 {{- fail (printf "%s has an existingSecret and a secret in the values; leave out one of them." $name) -}}
 {{- end -}}

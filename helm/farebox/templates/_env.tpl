@@ -60,6 +60,9 @@
 {{- with .Values.redis }}
 {{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_REDIS_URL" "existing" .existingSecret "inline" .url "key" (ternary .existingSecretKey "redis-url" (ne .existingSecret ""))) }}
 {{- end }}
+{{- with .Values.webhook }}
+{{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_WEBHOOK_SECRET" "existing" .existingSecret "inline" .secret "key" (ternary .existingSecretKey "webhook-secret" (ne .existingSecret ""))) }}
+{{- end }}
 {{- with .Values.keys }}
 {{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_BOOTSTRAP_KEY" "existing" .existingSecret "inline" .bootstrapKey "key" (ternary .bootstrapKeyName "bootstrap-key" (ne .existingSecret ""))) }}
 {{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_ADMIN_KEY" "existing" .existingSecret "inline" .adminKey "key" (ternary .adminKeyName "admin-key" (ne .existingSecret ""))) }}
