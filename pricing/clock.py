@@ -23,6 +23,11 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def monotonic() -> int:
+    """Milliseconds that never jump, for measuring leases; unrelated to the time of day."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def day_start(at: int) -> int:
     """The first millisecond of the UTC day of `at`."""
     return at - at % MS_PER_DAY

@@ -152,14 +152,17 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
 
 def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
     # FULL: an fsync per commit. NORMAL would survive kill -9 as well, but a power cut could take the last commits, and
     # with them reservations whose tokens a client has already seen. The group commit shares the cost.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS_MAX}")
-    cursor.close()
+    settings = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {_BUSY_MS_MAX}")
+    try:
+        cursor = connection.cursor()
+        for setting in settings:
+            cursor.execute(f"PRAGMA {setting}")
+        cursor.close()
+    except BaseException:
+        connection.close()  # the pool does not have it yet
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:

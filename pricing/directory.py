@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Row, select
 
 from pricing import tables
-from pricing.clock import Clock, system_clock
+from pricing.clock import Clock, monotonic, system_clock
 from pricing.database import Database
 from pricing.errors import LedgerUnavailable
 from pricing.key import Key, key_of
@@ -19,7 +19,6 @@ from pricing.secret import SECRET_LENGTH_MAX, hash_secret, is_well_formed
 
 logger = logging.getLogger(__name__)
 
-_PAGE: Final = 2_000
 _RESOLVE_MS_APART: Final = 50
 _RETRY_MS: Final = 1_000
 
@@ -27,11 +26,13 @@ _RETRY_MS: Final = 1_000
 @dataclass(frozen=True, slots=True)
 class DirectorySettings:
     """Times in milliseconds. `refresh_ms`: how often changes are read; a revoked key stops within this and one query,
-    on every replica. `stale_ms_max`: for how long keys stay valid with the database away."""
+    on every replica. `stale_ms_max`: for how long keys stay valid with the database away. `page`: rows in one read."""
 
     refresh_ms: int = 400
     stale_ms_max: int = 300_000
+    page: int = 2_000
     clock: Clock = system_clock
+    monotonic: Clock = monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class KeyDirectory:
         self._hashes: dict[int, tuple[bytes, ...]] = {}
         self._version = -1
         self._read_at = 0
-        self._failed_at = 0
+        self._failed_at: int | None = None
         self._lock = asyncio.Lock()
-        self._reads = 0
+        self.reads = 0
         self._reads_done = 0
         self._refresher: asyncio.Task[None] | None = None
 
@@ -82,7 +83,7 @@ class KeyDirectory:
         Raises LedgerUnavailable when the snapshot is older than `stale_ms_max`.
         """
         now = self._settings.clock()
-        if now - self._read_at > self._settings.stale_ms_max:
+        if self._settings.monotonic() - self._read_at > self._settings.stale_ms_max:
             raise LedgerUnavailable("the keys could not be read for too long")
         found = self._by_hash.get(hash_secret(secret[: SECRET_LENGTH_MAX + 1]))
         if found is None or (found.until is not None and now >= found.until):
@@ -98,8 +99,8 @@ class KeyDirectory:
         """
         key = self.find(secret)
         if key is None and is_well_formed(secret):
-            now = self._settings.clock()
-            if now - self._failed_at < _RETRY_MS:
+            now = self._settings.monotonic()
+            if self._failed_at is not None and now - self._failed_at < _RETRY_MS:
                 return None
             await asyncio.sleep(max(0, self._read_at + _RESOLVE_MS_APART - now) / 1000)
             with contextlib.suppress(LedgerUnavailable):
@@ -109,17 +110,17 @@ class KeyDirectory:
 
     async def refresh(self) -> None:
         """Read what changed, now; call it after changing a key in this process. Raises LedgerUnavailable."""
-        wanted = self._reads + 1  # one that runs already may have read before the caller's change
+        wanted = self.reads + 1  # one that runs already may have read before the caller's change
         async with self._lock:
             if self._reads_done < wanted:
-                self._reads += 1
-                started_at = self._settings.clock()
+                self.reads += 1
+                started_at = self._settings.monotonic()
                 try:
                     await self._read()
                 except LedgerUnavailable:
                     self._failed_at = started_at
                     raise
-                self._reads_done = self._reads
+                self._reads_done = self.reads
                 self._read_at = started_at
 
     async def _keep_fresh(self) -> None:
@@ -148,12 +149,12 @@ class KeyDirectory:
                     .join(accounts, accounts.c.id == keys.c.account_id)
                     .where(keys.c.version > self._version, keys.c.id > last_id)
                     .order_by(keys.c.id)
-                    .limit(_PAGE)
+                    .limit(self._settings.page)
                 )
                 rows = (await connection.execute(changed)).all()
                 for row in rows:
                     self._take(row)
-                if len(rows) < _PAGE:
+                if len(rows) < self._settings.page:
                     # Rows newer than `version` may be among these; reading them again next time does no harm.
                     self._version = version
                     break

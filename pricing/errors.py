@@ -59,7 +59,7 @@ class LedgerUnavailable(PricingError):
 
     def __init__(self, reason: str, retry_after_s: int = 2) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(f"The ledger can't be written now ({reason}). Try again in {retry_after_s} s.")
+        super().__init__(f"The ledger is not available ({reason}). Try again in {retry_after_s} s.")
 
 
 class SchemaMismatch(PricingError):

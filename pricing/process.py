@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,11 +61,6 @@ class Process:
         async with database.write() as connection:
             await connection.execute(update(table).where(table.c.id == self.id).values(lease_ms=0))
             await connection.execute(delete(table).where(table.c.id == self.id, ~left))
-
-
-def monotonic() -> int:
-    """Milliseconds that never jump, for measuring leases; unrelated to the time of day."""
-    return time.monotonic_ns() // 1_000_000
 
 
 def pid_started(pid: int) -> int | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pricing.clock import Clock, system_clock
+from pricing.clock import Clock, monotonic, system_clock
 from pricing.errors import InvalidSetting
-from pricing.process import monotonic
 
 
 @dataclass(frozen=True, slots=True)

