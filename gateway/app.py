@@ -1,18 +1,29 @@
 """The ASGI application: dependencies in, routes and middleware as lists that can be read."""
 
+from importlib.metadata import version
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 
 from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
 from gateway.exchange import Generating
 from gateway.responses import on_http_exception
-from gateway.routes import health, models, native, openai
+from gateway.routes import admin, documents, health, models, native, openai, usage
 from gateway.state import Gateway
 
-OPENAI_PREFIXES = ("/v1/openai", "/v1")
+OPENAI_PREFIXES = ("/v1", "/v1/openai")
+# What a browser's script may read of an answer, beside what any script may.
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "openai-processing-ms",
+    "retry-after",
+    "x-should-retry",
+    *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
+)
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -21,12 +32,14 @@ def create_app(gateway: Gateway) -> Starlette:
     app = Starlette(
         routes=routes,
         middleware=[
+            *_cors(gateway.settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, routes=_labels(routes)),
             Middleware(AuthMiddleware, keys=gateway.keys),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.state.gateway = gateway
+    app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"))
     return app
 
 
@@ -36,8 +49,16 @@ def _routes() -> list[BaseRoute]:
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
         Route("/metrics", health.metrics),
+        Route("/openapi.json", documents.openapi),
+        Route("/docs", documents.docs),
+        Route("/models/list", models.list_catalog),
+        Route("/models/{model:path}", models.get_catalog_model),
         Route("/v1/inference/{model:path}", Generating(native.infer), methods=["POST"]),
         Route("/v1/webhooks/secret", native.webhook_secret),
+        Route("/v1/usage", usage.get_usage),
+        Route("/v1/requests/{id}", usage.get_request),
+        Route("/v1/me/rate_limit", usage.get_rate_limit),
+        *admin.routes(),
     ]
     for prefix in OPENAI_PREFIXES:
         routes += [
@@ -47,6 +68,21 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]
     return routes
+
+
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    """Outermost, so that errors can be read too. A preflight needs no key: browsers send none with it."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+    ]
 
 
 def _labels(routes: list[BaseRoute]) -> list[str]:

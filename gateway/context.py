@@ -22,7 +22,7 @@ STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, 
 class RequestContext:
     """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
 
-    __slots__ = ("arrived", "code", "fields", "id", "model", "route", "status")
+    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "route", "status")
 
     def __init__(self, request_id: str, route: str) -> None:
         self.id = request_id
@@ -32,6 +32,7 @@ class RequestContext:
         self.model = ""
         self.code = ""
         self.fields: dict[str, object] = {}
+        self.headers: list[tuple[bytes, bytes]] = []  # more headers of the answer, whatever it will be
 
     def fail(self, code: str, error: BaseException) -> None:
         """Remember why it failed, and log what nobody expected."""
@@ -68,6 +69,7 @@ class ContextMiddleware:
                 elapsed_ms = (time.perf_counter() - context.arrived) * 1000
                 message["headers"] = [
                     *message["headers"],
+                    *context.headers,
                     (b"x-request-id", context.id.encode()),
                     (b"openai-processing-ms", b"%d" % elapsed_ms),
                 ]

@@ -8,10 +8,16 @@
     ├── ModelNotAllowed         403  model_not_allowed
     ├── NotFound                404  not_found, model_not_found
     ├── MethodNotAllowed        405  method_not_allowed
+    ├── Conflict                409  already_exists, duplicate_request, idempotency_conflict
+    │   ├── StillRunning             idempotency_in_progress, with retry-after
+    │   └── AnswerLost               idempotency_answer_lost
     ├── BodyTooLarge            413  body_too_large
     ├── UnsupportedMediaType    415  unsupported_media_type
+    ├── RateLimited             429  rate_limit_exceeded, with retry-after
     ├── EngineFailed            500  engine_error
-    └── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable, shutting_down
+    ├── NotInstalled            501  not_installed
+    └── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
+                                     limits_unavailable, shutting_down
 
 Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native
 clients the second. The engine's and the ledger's errors become these in `from_exception`, the one table.
@@ -92,12 +98,46 @@ class MethodNotAllowed(GatewayError):
     status, code, type = 405, "method_not_allowed", "invalid_request_error"
 
 
+class Conflict(GatewayError):
+    status, code, type = 409, "conflict", "invalid_request_error"
+
+
+class StillRunning(Conflict):
+    code = "idempotency_in_progress"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message, headers={"retry-after": str(retry_after_seconds)})
+
+
+class AnswerLost(Conflict):
+    """A request with this Idempotency-Key ran and was charged, and its answer can't be given again."""
+
+    code = "idempotency_answer_lost"
+
+    def __init__(self, message: str) -> None:
+        # OpenAI's SDKs retry a 409 by themselves; here that can't help.
+        super().__init__(f"{message} Send a new key to run it anew.", headers={"x-should-retry": "false"})
+
+
 class BodyTooLarge(GatewayError):
     status, code, type = 413, "body_too_large", "invalid_request_error"
 
 
 class UnsupportedMediaType(GatewayError):
     status, code, type = 415, "unsupported_media_type", "invalid_request_error"
+
+
+class RateLimited(GatewayError):
+    """`retry_after_seconds` is when what was asked for may fit, at least 1."""
+
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after_seconds: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, headers={"retry-after": str(retry_after_seconds), **(headers or {})})
+
+
+class NotInstalled(GatewayError):
+    status, code = 501, "not_installed"
 
 
 class EngineFailed(GatewayError):
@@ -142,6 +182,16 @@ def from_exception(error: Exception) -> GatewayError:
                 code="ledger_unavailable",
                 retry_after_seconds=5,
             )
+        case money.DuplicateName():
+            return Conflict(str(error), code="already_exists")
+        case money.DuplicateRequest():
+            return Conflict(str(error), code="duplicate_request")
+        case money.UnknownAccount() | money.UnknownKey():
+            return NotFound(str(error))
+        case money.InvalidAmount() | money.InvalidSetting():
+            return InvalidParameter(str(error))
+        case money.MissingPackage():
+            return NotInstalled(str(error))
         case HTTPException(status_code=404):
             return NotFound("There is no such path. The API's paths start with /v1; see /openapi.json.")
         case HTTPException(status_code=405):

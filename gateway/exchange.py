@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -20,11 +20,15 @@ from gateway.context import RequestContext
 from gateway.errors import BodyTooLarge, InvalidRequest, Unavailable, UnsupportedMediaType, from_exception
 from gateway.fleet import Served
 from gateway.generations import Part
+from gateway.idempotency import Attempt, digest_of, idempotency_key
+from gateway.limits import Admission
 from gateway.pipeline import Job, Metered
 from gateway.state import Gateway
 from pricing.keys import Key
+from pricing.money import Picodollars, format_usd
 
 JSON_TYPES = ("application/json", "text/json")
+NOTHING = format_usd(Picodollars(0))
 TRACE_HEADERS = ("traceparent", "tracestate")
 EVENT_STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -44,6 +48,15 @@ class Exchange:
     path_params: Mapping[str, str]
     headers: Headers
     send: Send
+    admission: Admission
+    attempt: Attempt | None = None  # with an Idempotency-Key
+
+    async def admit(self, served: Served) -> None:
+        """Count the request against its key's limits: when it has been checked, before it is rendered.
+
+        Raises RateLimited.
+        """
+        await self.admission.enter(served.model.name)
 
     @asynccontextmanager
     async def generate(
@@ -78,9 +91,28 @@ class Exchange:
 
     @asynccontextmanager
     async def run(self, job: Job) -> AsyncIterator[Metered]:
-        """`generate` for a job made before."""
-        async with self.gateway.pipeline.run(job, self.context.fields) as metered:
-            yield metered
+        """`generate` for a job made before. Raises RateLimited and what the pipeline raises."""
+        await self.prepare(job)
+        report: dict[str, object] = {}
+        try:
+            async with self.gateway.pipeline.run(job, report) as metered:
+                yield metered
+        finally:
+            self.context.fields |= report
+            if report.get("cost_usd", NOTHING) != NOTHING:
+                self.admission.used(int(str(report["prompt_tokens"])) + int(str(report["completion_tokens"])))
+                if self.attempt is not None:
+                    self.attempt.charged = True
+
+    async def prepare(self, job: Job) -> None:
+        """Before the pipeline: the limit of tokens, and the claim on the Idempotency-Key.
+
+        Raises RateLimited, Conflict, and Replayed where the answer is there already.
+        """
+        await self.admission.take_tokens(job.served.model.name, job.prompt_tokens, job.completion_tokens_max)
+        self.admission.used(0)  # until something is charged
+        if self.attempt is not None:
+            await self.attempt.claim(job.request_id)
 
     async def respond(self, payload: Mapping[str, object], status: int = 200) -> None:
         """Answer with a JSON document."""
@@ -121,7 +153,7 @@ class Generating:
     """The ASGI endpoint around a handler: reads the body, then cancels the handler when the client goes away."""
 
     def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+        self.handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
@@ -134,7 +166,9 @@ class Generating:
         except ClientDisconnect:
             context.client_gone()
             return
-        exchange = Exchange(gateway, context, scope["farebox.key"], body, scope.get("path_params", {}), headers, send)
+        key: Key = scope["farebox.key"]
+        admission = gateway.limits.admission(key, context.headers)
+        exchange = Exchange(gateway, context, key, body, scope.get("path_params", {}), headers, send, admission)
         handling = asyncio.current_task()
         assert handling is not None
         gone = asyncio.create_task(_disconnect(receive))
@@ -145,7 +179,7 @@ class Generating:
 
         gone.add_done_callback(cancel)
         try:
-            await self._handler(exchange)
+            await self._answer(exchange, scope["path"])
         except asyncio.CancelledError:
             cut_off = gateway.pipeline.cutting
             left = gone.done() and not gone.cancelled()
@@ -158,6 +192,24 @@ class Generating:
         finally:
             gone.remove_done_callback(cancel)
             gone.cancel()
+
+    async def _answer(self, exchange: Exchange, path: str) -> None:
+        name = idempotency_key(exchange.headers)
+        if name is None:
+            await self._handle(exchange)
+            return
+
+        async def record(attempt: Attempt) -> None:
+            await self._handle(replace(exchange, send=attempt.recording.send, attempt=attempt))
+
+        digest = digest_of(path, exchange.body)
+        await exchange.gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
+
+    async def _handle(self, exchange: Exchange) -> None:
+        try:
+            await self.handler(exchange)
+        finally:
+            exchange.admission.release()
 
 
 def shutting_down() -> Unavailable:

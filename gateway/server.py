@@ -18,6 +18,8 @@ from gateway.app import create_app
 from gateway.bootstrap import FirstKeys, ensure_keys
 from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
+from gateway.idempotency import Idempotency
+from gateway.limit_shared import open_limits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.public_http import Resolve, system_resolve
@@ -28,8 +30,10 @@ from gateway.webhooks import Webhooks
 from gateway.welcome import welcome
 from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
+from pricing.idempotency import IdempotencyStore
 from pricing.ledger import Ledger, LedgerSettings
 from pricing.migrations import check, upgrade
+from pricing.usage import Usage
 
 log = logging.getLogger("farebox")
 
@@ -113,9 +117,22 @@ async def open_gateway(
         pipeline = Pipeline(ledger, metrics)
         webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
         stack.push_async_callback(webhooks.close)
+        limits = open_limits(settings, metrics)
+        stack.push_async_callback(limits.close)
+        idempotency = Idempotency(
+            IdempotencyStore(database),
+            Usage(database),
+            life_ms=int(settings.idempotency_hours * 3_600_000),
+            bytes_max=settings.idempotency_bytes_max,
+        )
+        await idempotency.open()
+        stack.push_async_callback(idempotency.close)
         metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", lambda: {"": ledger.unsettled})
         metrics.gauge("farebox_requests_running", "Requests being generated.", lambda: {"": pipeline.running})
-        yield Gateway(settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks), first_keys
+        gateway = Gateway(
+            settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks, limits, idempotency, database
+        )
+        yield gateway, first_keys
 
 
 def _server(gateway: Gateway, settings: Settings) -> uvicorn.Server:

@@ -5,17 +5,29 @@ Each field can be set as `FAREBOX_<NAME>` or as `farebox serve --<name>`; the fl
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import from_json
 
 PREFIX = "FAREBOX_"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+WithoutRedis = Literal["local", "refuse"]
 
 
 class SettingsError(Exception):
@@ -30,7 +42,15 @@ def _json(value: object) -> object:
     return from_json(value) if isinstance(value, str) else value
 
 
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin; one looks like https://app.example.com, without a path")
+    return origins
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Origins = Annotated[Names, AfterValidator(_origins)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Secret = Annotated[SecretStr, Field(min_length=24)]
 
@@ -96,6 +116,37 @@ class Settings(BaseModel):
     webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
     webhook_allow_private: bool = Field(
         False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
+    )
+    limit_requests_per_minute: int | None = Field(
+        None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."
+    )
+    limit_tokens_per_minute: int | None = Field(
+        None, ge=0, description="Tokens per minute for each key and model, where the key has no number of its own."
+    )
+    limit_concurrent_requests: int | None = Field(
+        200, ge=0, description="Requests at a time for each key and model, where the key has no number of its own."
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://user:password@host:port/0, where several processes share their limits. Default: each "
+        "process limits for itself.",
+    )
+    redis_timeout_seconds: float = Field(
+        0.1, gt=0, description="How long a request waits for Redis before it is limited without."
+    )
+    limits_without_redis: WithoutRedis = Field(
+        "local", description="While Redis is away: `local` limits in each process, `refuse` answers 503."
+    )
+    idempotency_hours: float = Field(
+        24.0, gt=0, description="How long the answer to a request with an Idempotency-Key can be had again."
+    )
+    idempotency_bytes_max: int = Field(
+        4 * 2**20, ge=1024, description="Largest answer that is kept for its Idempotency-Key."
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
+        "Empty: none may.",
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 from gateway.catalog import Catalog
 from gateway.fleet import Fleet
+from gateway.idempotency import Idempotency
+from gateway.limits import RateLimits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.webhooks import Webhooks
+from pricing.database import Database
 from pricing.directory import KeyDirectory
 from pricing.ledger import Ledger
 
@@ -25,6 +28,9 @@ class Gateway:
     metrics: Metrics
     pipeline: Pipeline
     webhooks: Webhooks
+    limits: RateLimits
+    idempotency: Idempotency
+    database: Database
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

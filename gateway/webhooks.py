@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from engine.base import TokenCounts
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, Unavailable, from_exception
+from gateway.limits import Admission
 from gateway.metrics import Metrics
 from gateway.pipeline import Job, Metered, Pipeline
 from gateway.protocol.native_answer import failed
@@ -101,11 +102,12 @@ class Webhooks:
             )
         return signing_secret(self._settings.secret, key.id)
 
-    async def start(self, job: Job, url: str, result: Result) -> None:
+    async def start(self, job: Job, url: str, result: Result, admission: Admission) -> None:
         """Return once the engine has the job, its money is reserved, and the call to `url` is promised.
 
-        The rest runs on, whether the client waits or not. Raises InvalidParameter for a URL that can't be called,
-        InvalidRequest where webhooks are off, and what `Pipeline.run` raises.
+        The rest runs on, whether the client waits or not, and keeps its place in the key's limits. Raises
+        InvalidParameter for a URL that can't be called, InvalidRequest where webhooks are off, and what `Pipeline.run`
+        raises.
         """
         self.secret_of(job.key)
         try:
@@ -113,7 +115,10 @@ class Webhooks:
         except WrongURL as error:
             raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
         promised: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._generate(job, url, result, promised), name=f"webhook {job.request_id}")
+        kept = admission.hand_over()
+        work = self._generate(job, url, result, kept, promised)
+        task = asyncio.create_task(work, name=f"webhook {job.request_id}")
+        task.add_done_callback(lambda _: kept.release())
         self._generating[job.request_id] = task
         try:
             await asyncio.shield(promised)
@@ -122,7 +127,9 @@ class Webhooks:
                 task.cancel()  # the client left before it was told anything
             raise
 
-    async def _generate(self, job: Job, url: str, result: Result, promised: "asyncio.Future[None]") -> None:
+    async def _generate(
+        self, job: Job, url: str, result: Result, kept: Admission, promised: "asyncio.Future[None]"
+    ) -> None:
         async def promise() -> None:
             await self._store.promise(job.request_id, job.key.id, url)
             promised.set_result(None)
@@ -130,7 +137,10 @@ class Webhooks:
         report: dict[str, object] = {}
         try:
             async with self._pipeline.run(job, report, promise) as metered:
-                body = await result(metered)
+                try:
+                    body = await result(metered)
+                finally:
+                    kept.used(metered.counts.prompt + metered.counts.completion)
         except (Exception, asyncio.CancelledError) as error:
             if not promised.done():
                 self._generating.pop(job.request_id, None)

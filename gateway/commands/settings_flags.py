@@ -8,7 +8,7 @@ from gateway.settings import Settings, description_of, load_settings, variable_o
 # Shorter to type, and what people try first.
 ALIASES = {"models": ("--model",)}
 # On the command line they would show in the process list.
-ENVIRONMENT_ONLY = {"database_url", "bootstrap_key", "admin_key", "webhook_secret"}
+ENVIRONMENT_ONLY = {"database_url", "bootstrap_key", "admin_key", "redis_url", "webhook_secret"}
 
 
 def add_settings(parser: argparse.ArgumentParser, names: list[str]) -> None:

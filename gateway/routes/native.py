@@ -5,23 +5,41 @@ from starlette.responses import JSONResponse
 
 from gateway.exchange import Exchange
 from gateway.generations import Part
+from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.pipeline import fit_to_context
+from gateway.protocol import answers
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.native import NativeBody
 from gateway.protocol.native_answer import native_events, native_result, queued
 from gateway.routes.common import find_model, new_id
 from gateway.state import Gateway
 
+TAG = "Native"
 
+
+@documented(
+    Operation(
+        TAG,
+        "Go on from a text, the native way",
+        "`input` is the prompt as it is. With `stream: true` each token is an event; with `webhook` the answer is "
+        "`queued`, and the result goes to that URL.",
+        body=NativeBody,
+        ranges="native",
+        answers={JSON: answers.Inference, EVENTS: answers.InferenceEvent},
+        admitted=True,
+    )
+)
 async def infer(exchange: Exchange) -> None:
     """`POST /v1/inference/{model}`."""
     served = find_model(exchange, exchange.path_params["model"])
     body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
+    await exchange.admit(served)
     prompt = await served.renderer.text(body.input, body.constraint)
     sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
     job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
     if body.webhook is not None:
-        await exchange.gateway.webhooks.start(job, body.webhook, native_result)
+        await exchange.prepare(job)
+        await exchange.gateway.webhooks.start(job, body.webhook, native_result, exchange.admission)
         await exchange.respond(queued(job))
         return
     async with exchange.run(job) as metered:
@@ -31,6 +49,7 @@ async def infer(exchange: Exchange) -> None:
             await exchange.respond(await native_result(metered))
 
 
+@documented(Operation(TAG, "What your key's webhooks are signed with", answers={JSON: answers.WebhookSecret}))
 async def webhook_secret(request: Request) -> JSONResponse:
     """`GET /v1/webhooks/secret`: what the calls for this key are signed with."""
     gateway: Gateway = request.app.state.gateway

@@ -1,0 +1,87 @@
+"""What a client may know of its own key: usage, single requests, limits.
+
+Its own key only, not its account's other keys: those may be in other hands. `/admin/usage` shows them all.
+"""
+
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.errors import InvalidParameter, NotFound
+from gateway.protocol.admin import UsageQuery
+from gateway.protocol.checks import validate
+from gateway.protocol.usage_report import request_fields, usage_csv, usage_report
+from gateway.state import Gateway
+from pricing.keys import Key
+from pricing.usage import Usage
+
+
+async def get_usage(request: Request) -> Response:
+    """`GET /v1/usage?by=day,model&since=2026-11-01&until=2026-11-30`, as JSON or (`format=csv` or Accept) CSV."""
+    key: Key = request.scope["farebox.key"]
+    query = validate(UsageQuery, dict(request.query_params), {})
+    if "account" in query.by:
+        raise InvalidParameter("`by` may be any of day, key and model, separated by commas; got account.", param="by")
+    return await report(request, query, key_id=key.id)
+
+
+async def report(
+    request: Request, query: UsageQuery, *, account_id: int | None = None, key_id: int | None = None
+) -> Response:
+    """Totals in the format that is asked for."""
+    totals = partial(
+        Usage(_gateway(request).database).totals,
+        since=query.since,
+        until=query.until,
+        account_id=account_id,
+        key_id=key_id,
+        model=query.model,
+    )
+    rows = await totals(query.by)
+    wanted = query.format or ("csv" if "text/csv" in request.headers.get("accept", "") else "json")
+    if wanted == "csv":
+        return Response(usage_csv(rows, query.by), media_type="text/csv")
+    (total,) = await totals(())
+    return JSONResponse(usage_report(rows, total))
+
+
+async def get_request(request: Request) -> JSONResponse:
+    """`GET /v1/requests/{id}`: the id is the answer's, such as chatcmpl-..."""
+    key: Key = request.scope["farebox.key"]
+    request_id: str = request.path_params["id"]
+    record = None
+    if request_id.isprintable():
+        record = await Usage(_gateway(request).database).request(request_id, key_id=key.id)
+    if record is None:
+        raise NotFound(
+            f'This key has made no request "{request_id[:128]}". The id is the `id` of the answer, such as '
+            "chatcmpl-...; old entries may have been removed."
+        )
+    return JSONResponse(request_fields(record))
+
+
+async def get_rate_limit(request: Request) -> JSONResponse:
+    """`GET /v1/me/rate_limit`: every limit of this key, and what is left of it."""
+    gateway = _gateway(request)
+    key: Key = request.scope["farebox.key"]
+    models = [model.name for model in gateway.catalog if key.allows(model.name)]
+    standings = await gateway.limits.standings(key, models)
+    data = [
+        {
+            "kind": {"requests": "requests_per_minute", "tokens": "tokens_per_minute"}.get(
+                standing.kind, "concurrent_requests"
+            ),
+            "model": standing.model,
+            "limit": standing.limit,
+            "remaining": standing.remaining,
+            "reset_seconds": standing.level.reset_ms / 1000,
+        }
+        for standing in standings
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
