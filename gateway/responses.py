@@ -1,7 +1,10 @@
 """Answers outside the generating routes."""
 
+from http import HTTPStatus
+
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from gateway.errors import GatewayError, from_exception
 
@@ -13,8 +16,25 @@ class ErrorResponse(JSONResponse):
         super().__init__(error.body(), status_code=error.status, headers=error.headers)
 
 
-async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
-    """Starlette's own errors (no such path, wrong method) in our shape."""
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own errors (no such path, wrong method) in our shape; OPTIONS is answered with the methods."""
     known = from_exception(error)
+    if known.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route with this path; there may be more.
+        allowed = ", ".join(sorted(_methods(request) | {"OPTIONS"}))
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"allow": allowed})
+        known.headers = {"allow": allowed}
     request.scope["farebox.context"].fail(known.code, error)
     return ErrorResponse(known)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes with the request's path."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

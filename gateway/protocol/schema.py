@@ -80,6 +80,6 @@ class _Generator(GenerateJsonSchema):
         return json_schema
 
 
-def schema_of(model: object, ref_template: str = DEFINITIONS) -> JSONSchema:
+def schema_of(model: type[Any], ref_template: str = DEFINITIONS) -> JSONSchema:
     """The schema of a body, or of an answer's TypedDict, with its parts under `$defs`."""
     return TypeAdapter(model).json_schema(ref_template=ref_template, schema_generator=_Generator)

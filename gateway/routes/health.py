@@ -5,15 +5,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.base import EngineState
+from gateway.openapi.operation import JSON, Operation, documented
+from gateway.protocol.answers import Health, Liveness
 from gateway.state import Gateway
 
+TAG = "Operation"
 
+
+@documented(Operation(TAG, "Whether the process lives", answers={JSON: Liveness}, others={503: Liveness}))
 async def live(request: Request) -> JSONResponse:
     """The process answers. A slow load doesn't make it fail; only a dead engine, which a restart helps."""
     dead = [name for name, state in _gateway(request).fleet.states.items() if state is EngineState.DEAD]
     return JSONResponse({"status": "dead" if dead else "ok"}, status_code=503 if dead else 200)
 
 
+@documented(Operation(TAG, "Whether it can serve now", answers={JSON: Health}, others={503: Health}))
 async def ready(request: Request) -> JSONResponse:
     """Every engine has generated a token, the ledger commits, and no shutdown is under way."""
     gateway = _gateway(request)
@@ -27,6 +33,7 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse(body, status_code=503 if problems else 200, headers=headers)
 
 
+@documented(Operation(TAG, "Metrics for Prometheus", answers={"text/plain": None}))
 async def metrics(request: Request) -> Response:
     """The gateway's metrics and, where vLLM runs in this process, vLLM's own (`vllm:*`)."""
     body = generate_latest(_gateway(request).metrics.registry) + generate_latest(REGISTRY)

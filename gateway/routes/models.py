@@ -1,62 +1,74 @@
-"""`GET /v1/models` and `/v1/models/{id}`: what is served, for how much."""
+"""What is served: `/v1/models` as OpenAI's clients read it, `/models/list` and `/models/{name}` as DeepInfra's do."""
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from gateway.catalog import Model
 from gateway.errors import NotFound
+from gateway.openapi.operation import JSON, Operation, documented
+from gateway.protocol.models import (
+    CatalogEntry,
+    CatalogModel,
+    ModelCard,
+    ModelList,
+    catalog_entry,
+    model_card,
+)
+from gateway.routes.documents import documents_of
 from gateway.state import Gateway
 from pricing.keys import Key
-from pricing.price import Price
+
+TAG = "Models"
 
 
+@documented(Operation(TAG, "The models that your key may use", answers={JSON: ModelList}))
 async def list_models(request: Request) -> JSONResponse:
-    """The models that the caller's key may use."""
-    gateway: Gateway = request.app.state.gateway
-    key: Key = request.scope["farebox.key"]
-    data = [model_fields(model, gateway.started) for model in gateway.catalog if key.allows(model.name)]
-    return JSONResponse({"object": "list", "data": data})
+    created = _gateway(request).started
+    return JSONResponse({"object": "list", "data": [model_card(model, created) for model in _allowed(request)]})
 
 
+@documented(Operation(TAG, "One model", "The id may hold slashes, as they are or as %2F.", answers={JSON: ModelCard}))
 async def get_model(request: Request) -> JSONResponse:
-    """One model; its id may hold slashes."""
-    gateway: Gateway = request.app.state.gateway
+    return JSONResponse(model_card(_model(request), _gateway(request).started))
+
+
+@documented(Operation(TAG, "The catalog, in DeepInfra's format", answers={JSON: list[CatalogEntry]}))
+async def list_catalog(request: Request) -> JSONResponse:
+    return JSONResponse([catalog_entry(model) for model in _allowed(request)])
+
+
+@documented(
+    Operation(
+        TAG,
+        "One model of the catalog, with the JSON Schemas of its routes",
+        "The schemas are made from the ranges that the checks of this model use.",
+        answers={JSON: CatalogModel},
+    )
+)
+async def get_catalog_model(request: Request) -> Response:
+    name = _model(request).name
+    return Response(await run_in_threadpool(documents_of(request).model, name), media_type=JSON)
+
+
+def _allowed(request: Request) -> list[Model]:
     key: Key = request.scope["farebox.key"]
-    name = request.path_params["model"]
-    model = gateway.catalog.get(name)
-    if model is None or not key.allows(name):
+    return [model for model in _gateway(request).catalog if key.allows(model.name)]
+
+
+def _model(request: Request) -> Model:
+    """The model of the path. Raises NotFound."""
+    name: str = request.path_params["model"]
+    found = next((model for model in _allowed(request) if model.name == name), None)
+    if found is None:
         raise NotFound(
             f'There is no model "{name[:200]}" for this key. GET /v1/models lists those that there are.',
             code="model_not_found",
             param="model",
         )
-    return JSONResponse(model_fields(model, gateway.started))
+    return found
 
 
-def model_fields(model: Model, created: int) -> dict[str, object]:
-    """OpenAI's model object, with DeepInfra's `metadata`. Prices in USD per million tokens."""
-    card = model.card
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": created,
-        "owned_by": model.name.partition("/")[0],
-        "root": model.name,
-        "parent": None,
-        "metadata": {
-            "description": card.description,
-            "context_length": card.context_length,
-            "max_tokens": card.default_max_tokens,
-            "pricing": price_fields(model.price),
-            "tags": card.tags,
-        },
-    }
-
-
-def price_fields(price: Price) -> dict[str, float]:
-    """A picodollar per token is a microdollar per million tokens."""
-    return {
-        "input_tokens": price.input / 10**6,
-        "output_tokens": price.output / 10**6,
-        "cache_read_tokens": price.cached_input / 10**6,
-    }
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway

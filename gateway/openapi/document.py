@@ -1,0 +1,190 @@
+"""The OpenAPI 3.1 document of a gateway: its routes, with the schemas of the models that it serves."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args, get_origin
+
+from starlette.routing import BaseRoute, Route
+
+from gateway.auth import OPEN_PATHS
+from gateway.catalog import Catalog, Model
+from gateway.openapi import common
+from gateway.openapi.common import Fields
+from gateway.openapi.operation import EVENTS, JSON, Operation, operation_of
+from gateway.parameters import Route as ParameterRoute
+from gateway.protocol.answers import Error
+from gateway.protocol.checks import Body, with_ranges
+from gateway.protocol.schema import schema_of
+
+REFERENCE = "#/components/schemas/{model}"
+
+INTRODUCTION = """\
+An OpenAI-compatible API whose every request is checked, charged and accounted for.
+
+Every OpenAI path stands under `/v1/` and under `/v1/openai/`. Send your key as `Authorization: Bearer KEY` or as \
+`x-api-key: KEY`. Bodies are JSON, plain or gzip. null for an optional field means that it is absent; a field that \
+nobody knows, a wrong type and a number outside its range are refused, never changed. Every path that answers GET \
+answers HEAD too. Every error has the shape of the schema `Error`.
+"""
+
+TAGS = {
+    "Chat and completions": "OpenAI's routes.",
+    "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
+    "Models": "What is served, for how much, with which parameters.",
+    "Usage": "What your key spent, and what it may.",
+    "Administration": "Accounts, keys and money. Needs an admin key; with any other, these paths aren't there.",
+    "Operation": "Probes, metrics and documents. No key is needed.",
+}
+
+
+def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str) -> Fields:
+    """The document of all documented routes."""
+    schemas = _Schemas(catalog)
+    paths: Fields = {}
+    for route in routes:
+        operation = operation_of(route.endpoint) if isinstance(route, Route) else None
+        if operation is not None and isinstance(route, Route):
+            path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+            for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+                paths.setdefault(path, {})[method.lower()] = _operation(path, method, route, operation, schemas)
+    used = {operation["tags"][0] for path in paths.values() for operation in path.values()}
+    schemas.add(Error)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Farebox", "version": version, "description": INTRODUCTION},
+        "servers": [{"url": "/"}],
+        "security": common.SECURITY,
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
+        "paths": paths,
+        "components": {"schemas": schemas.found, **common.components()},
+    }
+
+
+def _operation(path: str, method: str, route: Route, operation: Operation, schemas: "_Schemas") -> Fields:
+    keyed = path not in OPEN_PATHS
+    fields: Fields = {
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
+    }
+    if operation.description:
+        fields["description"] = operation.description
+    if not keyed:
+        fields["security"] = []
+    if parameters := [
+        *(_path_parameter(name, route, schemas) for name in route.param_convertors),
+        *_query_parameters(operation.query),
+        *([common.IDEMPOTENCY_KEY] if operation.admitted else []),
+    ]:
+        fields["parameters"] = parameters
+    if operation.body is not None:
+        content = {JSON: {"schema": schemas.body(operation.body, operation)}}
+        fields["requestBody"] = {"required": True, "content": content}
+    fields["responses"] = _responses(operation, schemas, keyed)
+    return fields
+
+
+def _responses(operation: Operation, schemas: "_Schemas", keyed: bool) -> Fields:
+    names = (*common.ALWAYS, *(common.LIMITS if operation.admitted else ()))
+    content = {media: schemas.answer(media, shape) for media, shape in operation.answers.items()}
+    responses: Fields = {
+        str(operation.status): {"description": operation.summary, "headers": common.headers(*names), "content": content}
+    }
+    for status, shape in operation.others.items():
+        answer = {JSON: schemas.answer(JSON, shape)}
+        described = {"description": common.ERRORS[status], "headers": common.headers(*common.ALWAYS), "content": answer}
+        responses[str(status)] = described
+    errors = {
+        *(common.KEYED_ERRORS if keyed else common.OPEN_ERRORS),
+        *(common.BODY_ERRORS if operation.body is not None else ()),
+        *((422,) if operation.query is not None else ()),
+        *(common.ADMITTED_ERRORS if operation.admitted else ()),
+        *operation.errors,
+    }
+    for status in sorted(errors - operation.others.keys()):
+        responses[str(status)] = common.error_reference(status)
+    return responses
+
+
+def _path_parameter(name: str, route: Route, schemas: "_Schemas") -> Fields:
+    schema: Fields = {"type": "string", "minLength": 1}
+    if name == "model":
+        schema = {"type": "string", "enum": schemas.catalog.names}
+    elif type(route.param_convertors[name]).__name__ == "IntegerConvertor":
+        schema = {"type": "integer", "minimum": 0}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _query_parameters(query: type[Body] | None) -> list[Fields]:
+    if query is None:
+        return []
+    schema = schema_of(query)
+    parameters = []
+    for name, field in schema["properties"].items():
+        found = {key: value for key, value in field.items() if key != "description"}
+        described = {"description": field["description"]} if "description" in field else {}
+        required = name in schema.get("required", ())
+        parameters.append({"name": name, "in": "query", "required": required, **described, "schema": _given(found)})
+    return parameters
+
+
+def _given(schema: Fields) -> Fields:
+    """A query string holds no nulls, and its lists are separated by commas."""
+    kinds = schema.get("type")
+    if isinstance(kinds, list):
+        schema = {**schema, "type": next(kind for kind in kinds if kind != "null")}
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        schema = {key: value for key, value in schema.items() if key != "anyOf"} | options[0]
+    return schema
+
+
+class _Schemas:
+    """The schemas under `components`, each once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.found: Fields = {}
+
+    def add(self, shape: type[Any]) -> Fields:
+        """The schema of a body or an answer: a reference where it has a name, a list of such, or any object."""
+        if get_origin(shape) is list:
+            return {"type": "array", "items": self.add(*get_args(shape))}
+        if shape is dict:
+            return {"type": "object"}
+        return self._put(shape.__name__, schema_of(shape, REFERENCE))
+
+    def answer(self, media: str, shape: type[Any] | None) -> Fields:
+        if shape is None:
+            return {"schema": {"type": "string"}}
+        if media == EVENTS:
+            text = "Events `data: JSON`, each followed by an empty line; on OpenAI's routes the last is `data: [DONE]`."
+            return {"schema": {"type": "string", "description": text}, "x-event-schema": self.add(shape)}
+        return {"schema": self.add(shape)}
+
+    def body(self, body: type[Body], operation: Operation) -> Fields:
+        """The body, or one of as many as there are different ranges among the models that are served."""
+        if operation.ranges is None:
+            return self.add(body)
+        models: dict[str, list[Model]] = {}
+        for model in self.catalog:
+            models.setdefault(model.profile.name, []).append(model)
+        references = [self._narrowed(body, operation.ranges, profile, served) for profile, served in models.items()]
+        return references[0] if len(references) == 1 else {"anyOf": references}
+
+    def _narrowed(self, body: type[Body], ranges: ParameterRoute, profile: str, models: Sequence[Model]) -> Fields:
+        name = f"{body.__name__}.{profile}"
+        schema = schema_of(with_ranges(body, models[0].profile.route(ranges)), REFERENCE)
+        schema["title"] = name
+        if "model" in schema["properties"]:
+            schema["properties"]["model"]["enum"] = [model.name for model in models]
+        return self._put(name, schema)
+
+    def _put(self, name: str, schema: Fields) -> Fields:
+        """Keep it and its parts. Raises ValueError where two shapes have one name."""
+        for part, definition in schema.pop("$defs", {}).items():
+            self._put(part, definition)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+        if self.found.setdefault(name, schema) != schema:
+            raise ValueError(f"Two different schemas are called {name}.")
+        return {"$ref": REFERENCE.format(model=name)}

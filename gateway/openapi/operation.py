@@ -1,0 +1,56 @@
+"""What a route says of itself. `documented` puts it on the handler, beside the code; the document collects it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from gateway.parameters import Route
+from gateway.protocol.checks import Body
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+_ATTRIBUTE = "farebox_operation"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route for the document.
+
+    `body` is checked with the ranges of each model's profile on the route `ranges`, or as it is. `query` holds the
+    parameters of the query string as a body's fields. `answers` maps media types to the TypedDict of the document, or
+    of each event, or to None for plain text. `errors` are the statuses beyond those that any route has; `others` are
+    answers with another status that aren't of the errors' shape. `admitted` marks routes whose answers carry rate
+    limits and that take an Idempotency-Key.
+    """
+
+    tag: str
+    summary: str
+    description: str = ""
+    body: type[Body] | None = None
+    ranges: Route | None = None
+    query: type[Body] | None = None
+    answers: Mapping[str, type[Any] | None] = field(default_factory=dict)
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    others: Mapping[int, type[Any]] = field(default_factory=dict)
+    admitted: bool = False
+
+
+H = TypeVar("H", bound=Callable[..., object])
+
+
+def documented(operation: Operation) -> Callable[[H], H]:
+    """Marks a handler with its documentation."""
+
+    def mark(handler: H) -> H:
+        setattr(handler, _ATTRIBUTE, operation)
+        return handler
+
+    return mark
+
+
+def operation_of(endpoint: object) -> Operation | None:
+    """The operation of a route's endpoint, which may wrap its handler."""
+    found = getattr(getattr(endpoint, "handler", endpoint), _ATTRIBUTE, None)
+    return found if isinstance(found, Operation) else None

@@ -1,0 +1,175 @@
+"""The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
+
+from typing import Any, Literal
+
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from gateway.catalog import Model
+from gateway.parameters import Route
+from gateway.protocol import answers
+from gateway.protocol.chat import ChatBody
+from gateway.protocol.checks import Body, with_ranges
+from gateway.protocol.native import NativeBody
+from gateway.protocol.schema import schema_of
+from pricing.price import Price
+
+PICODOLLARS_PER_CENT = 10**10
+
+
+class Pricing(TypedDict):
+    """US dollars per million tokens."""
+
+    input_tokens: float
+    output_tokens: float
+    cache_read_tokens: float
+
+
+class ModelMetadata(TypedDict):
+    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say."""
+
+    description: str
+    context_length: int
+    max_tokens: int
+    pricing: Pricing
+    tags: list[str]
+
+
+class ModelCard(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: None
+    metadata: ModelMetadata
+
+
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class TokenPricing(TypedDict):
+    """`rate_per_input_token_cached` is the price of a cached prompt token as a part of `cents_per_input_token`."""
+
+    type: Literal["tokens"]
+    cents_per_input_token: float
+    cents_per_output_token: float
+    rate_per_input_token_cached: float
+
+
+class CatalogEntry(TypedDict):
+    """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision."""
+
+    model_name: str
+    type: Literal["text-generation"]
+    reported_type: Literal["text-generation"]
+    description: str
+    tags: list[str]
+    pricing: TokenPricing
+    max_tokens: int
+    default_max_tokens: int
+    quantization: str
+    deprecated: None
+    replaced_by: None
+    private: Literal[0]
+
+
+class RouteSchemas(TypedDict):
+    """JSON Schemas of what `POST path` takes, of its answer, and of each event where it is streamed."""
+
+    path: str
+    input: dict[str, Any]
+    output: dict[str, Any]
+    streaming: dict[str, Any]
+
+
+class ModelSchemas(TypedDict):
+    openai: RouteSchemas
+    native: RouteSchemas
+
+
+class CatalogModel(CatalogEntry):
+    schemas: ModelSchemas
+
+
+def model_card(model: Model, created: int) -> ModelCard:
+    """OpenAI's model object, with DeepInfra's `metadata`."""
+    card = model.card
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": created,
+        "owned_by": model.name.partition("/")[0],
+        "root": model.name,
+        "parent": None,
+        "metadata": {
+            "description": card.description,
+            "context_length": card.context_length,
+            "max_tokens": card.default_max_tokens,
+            "pricing": _per_million(model.price),
+            "tags": card.tags,
+        },
+    }
+
+
+def catalog_entry(model: Model) -> CatalogEntry:
+    card, price = model.card, model.price
+    return {
+        "model_name": model.name,
+        "type": "text-generation",
+        "reported_type": "text-generation",
+        "description": card.description,
+        "tags": card.tags,
+        "pricing": {
+            "type": "tokens",
+            "cents_per_input_token": price.input / PICODOLLARS_PER_CENT,
+            "cents_per_output_token": price.output / PICODOLLARS_PER_CENT,
+            "rate_per_input_token_cached": price.cached_input / price.input if price.input else 0.0,
+        },
+        "max_tokens": card.context_length,
+        "default_max_tokens": card.default_max_tokens,
+        "quantization": model.engine.precision,
+        "deprecated": None,
+        "replaced_by": None,
+        "private": 0,
+    }
+
+
+def catalog_model(model: Model) -> CatalogModel:
+    """With the schemas that the checks of this model are made from."""
+    schemas: ModelSchemas = {
+        "openai": {
+            "path": "/v1/openai/chat/completions",
+            "input": body_schema(ChatBody, model, "openai"),
+            "output": schema_of(answers.ChatCompletion),
+            "streaming": schema_of(answers.ChatChunk),
+        },
+        "native": {
+            "path": f"/v1/inference/{model.name}",
+            "input": body_schema(NativeBody, model, "native"),
+            "output": schema_of(answers.Inference),
+            "streaming": schema_of(answers.InferenceEvent),
+        },
+    }
+    return {**catalog_entry(model), "schemas": schemas}
+
+
+def body_schema(body: type[Body], model: Model, route: Route) -> dict[str, Any]:
+    """What this model takes: its profile's ranges, its name, and its card's default length."""
+    schema = schema_of(with_ranges(body, model.profile.route(route)))
+    properties = schema["properties"]
+    if "model" in properties:
+        properties["model"] = {**properties["model"], "const": model.name}
+    if "max_tokens" in properties:
+        properties["max_tokens"]["default"] = model.card.default_max_tokens
+    return schema
+
+
+def _per_million(price: Price) -> Pricing:
+    """A picodollar per token is a microdollar per million tokens."""
+    return {
+        "input_tokens": price.input / 10**6,
+        "output_tokens": price.output / 10**6,
+        "cache_read_tokens": price.cached_input / 10**6,
+    }

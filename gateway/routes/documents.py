@@ -1,0 +1,64 @@
+"""`/openapi.json` and `/docs`: what this gateway serves, from the tables that do the checking. Open to all."""
+
+from functools import cache, cached_property
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from gateway.catalog import Catalog
+from gateway.openapi import page
+from gateway.openapi.common import Fields
+from gateway.openapi.document import build
+from gateway.openapi.operation import JSON, Operation, documented
+from gateway.protocol.models import catalog_model
+
+TAG = "Operation"
+
+
+class Documents:
+    """The documents of one application; each is made when it is first asked for."""
+
+    def __init__(self, routes: list[BaseRoute], catalog: Catalog, version: str) -> None:
+        self._routes = routes
+        self._catalog = catalog
+        self._version = version
+
+    @cached_property
+    def openapi(self) -> Fields:
+        return build(self._routes, self._catalog, self._version)
+
+    @cached_property
+    def openapi_json(self) -> bytes:
+        return page.to_json(self.openapi)
+
+    @cache  # noqa: B019 - lives as long as the application, and there are as many models as cards
+    def model(self, name: str) -> bytes:
+        """A model of the catalog with its schemas."""
+        found = self._catalog.get(name)
+        assert found is not None
+        return page.to_json(catalog_model(found))
+
+    @cached_property
+    def html(self) -> bytes:
+        return page.render(self.openapi).encode()
+
+
+@documented(Operation(TAG, "This document", answers={JSON: dict}))
+async def openapi(request: Request) -> Response:
+    # Making it takes most of a second; the streams go on meanwhile.
+    content = await run_in_threadpool(lambda: documents_of(request).openapi_json)
+    return Response(content, media_type=JSON)
+
+
+@documented(Operation(TAG, "This document as a page", answers={"text/html": None}))
+async def docs(request: Request) -> Response:
+    headers = {"content-security-policy": page.CONTENT_SECURITY_POLICY}
+    content = await run_in_threadpool(lambda: documents_of(request).html)
+    return Response(content, media_type="text/html", headers=headers)
+
+
+def documents_of(request: Request) -> Documents:
+    documents: Documents = request.app.state.documents
+    return documents
