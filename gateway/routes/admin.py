@@ -247,4 +247,4 @@ def _id(request: Request) -> int:
 
 def _actor(request: Request) -> str:
     key: Key = request.scope["farebox.key"]
-    return f"admin key {key.prefix}"
+    return f"admin key {key.id} ({key.prefix})"

@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import re
+import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +18,7 @@ from pricing.database import Database
 from pricing.idempotency import Answer, IdempotencyStore
 from pricing.key import KeyTerms
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers, make_key, rows
+from tests.server import start_server
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -309,6 +314,57 @@ async def test_a_claim_whose_process_died_before_it_reserved_is_taken_over(gatew
         async with server.client() as client:
             answer = await client.post(CHAT, content=json.dumps(body), headers=key("k"))
         assert answer.status_code == 200
+
+
+async def test_duplicates_at_two_gateways_are_charged_once(gateway_server: GatewayServers) -> None:
+    async with gateway_server(slow()) as one, gateway_server(slow()) as other, one.client() as a, other.client() as b:
+
+        async def insist(client: httpx.AsyncClient) -> bytes:
+            while True:
+                answer = await client.post(CHAT, json=chat(stream=True), headers=key("k"))
+                if answer.status_code == 200:
+                    return answer.content
+                assert answer.json()["error"]["code"] == "idempotency_in_progress"
+                await asyncio.sleep(0.1)
+
+        bodies = await asyncio.gather(*(insist((a, b)[i % 2]) for i in range(20)))
+        assert len(set(bodies)) == 1
+        assert len(await charged(one)) == 1
+
+
+def test_a_process_killed_while_it_streams_is_not_charged_for_again(tmp_path: Path) -> None:
+    script = {"request": [{"steps": [{"emit": "one two three"}, {"hang": True}]}]}
+    settings = {
+        "FAREBOX_SOURCE": f"scripted:{json.dumps(script)}",
+        "FAREBOX_BOOTSTRAP_KEY": f"test-{secrets.token_hex(16)}",
+    }
+    with start_server(tmp_path, **settings) as server:
+        server.wait_until_ready()
+        with server.client() as client, client.stream("POST", CHAT, json=chat(stream=True), headers=key("k")) as cut:
+            for line in cut.iter_lines():
+                if "three" in line:
+                    break
+            identity = re.search(r"chatcmpl-\w+", line)
+            assert identity is not None
+            # The tokens are on the disk with the next checkpoint.
+            while client.get(f"/v1/requests/{identity[0]}").json()["usage"]["completion_tokens"] < 3:
+                pass
+            server.process.kill()
+            server.process.wait()
+    with start_server(tmp_path, **settings) as server:
+        server.wait_until_ready()
+        with server.client() as client:
+            while client.get(f"/v1/requests/{identity[0]}").json()["state"] == "running":
+                pass
+            for _ in range(100):
+                retry = client.post(CHAT, json=chat(stream=True), headers=key("k"))
+                assert retry.status_code == 409
+                if retry.json()["error"]["code"] == "idempotency_answer_lost":
+                    break
+                assert retry.json()["error"]["code"] == "idempotency_in_progress"
+                time.sleep(0.5)
+            assert f"{identity[0]}, was cut off after 3 tokens" in retry.json()["error"]["message"]
+            assert client.get("/v1/usage").json()["total"]["requests"] == 1
 
 
 async def test_answers_expire(gateway_server: GatewayServers) -> None:
