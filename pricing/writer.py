@@ -45,7 +45,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
-        self._checkpoint_due = self._heartbeat_due = 0
+        self._checkpoint_due = monotonic() + settings.checkpoint_ms
+        self._heartbeat_due = monotonic() + settings.heartbeat_ms
 
     @property
     def unsettled(self) -> int:

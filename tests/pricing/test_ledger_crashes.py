@@ -22,7 +22,7 @@ from pricing.reservation import Outcome
 from pricing.usage import Usage
 from tests.pricing.ledger_world import PRICE, TOKEN, HandClock, World, quick, used
 
-LEASE = 15_000
+LEASE = 600_000
 
 
 async def let_lease_run_out(survivor: Ledger, clock: HandClock) -> int:
@@ -76,7 +76,7 @@ async def test_a_process_taken_for_dead_does_not_charge_twice(world: World, capl
     key = (await world.key()).key
     lease_clock = HandClock()
     async with world.ledger(monotonic=lease_clock, lease_ms=LEASE) as survivor:
-        # It beats every 5 s, and 15 s pass on the survivor's clock at once: as if it had been suspended.
+        # Ten minutes pass on the survivor's clock, and none here: as if this one had been suspended.
         slow = await Ledger.open(world.database, quick(clock=world.clock, lease_ms=LEASE, heartbeat_ms=LEASE // 3))
         reservation = slow.reserve(world.request(key, 10))
         await reservation.stands()
@@ -133,7 +133,7 @@ async def client(world, ledger, key, number, say):
         request_id = f"{sys.argv[3]}-{number}-{turn}"
         reservation = ledger.reserve(world.request(key, 100, request_id))
         await reservation.stands()
-        for completion in range(1, 1 + (number * 3 + turn) % 12):
+        for completion in range(1, 2 + (number * 3 + turn) % 12):
             reservation.observe(Tokens(1, 0, completion))
             say(request_id, completion)
             await asyncio.sleep(0.005)
@@ -156,7 +156,7 @@ async def test_kill_minus_nine_at_any_moment_loses_no_request_that_a_client_saw(
     seen: dict[str, int] = {}
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    for run, lines in enumerate((3, 40, 150)):
+    for run, lines in enumerate((20, 150)):
         output = tmp_path / f"{run}.jsonl"
         with output.open("w") as stream:
             child = subprocess.Popen(
@@ -175,7 +175,7 @@ async def test_kill_minus_nine_at_any_moment_loses_no_request_that_a_client_saw(
             if line.endswith("]"):
                 request_id, completion = json.loads(line)
                 seen[request_id] = completion
-    assert len(seen) > 20
+    assert len({request_id.split("-")[0] for request_id in seen}) == 2
     async with world.ledger():  # the next start, on the same machine: recovers at once
         assert await world.open_reservations() == 0
     table = tables.entries
