@@ -158,8 +158,11 @@ class _Schemas:
         if shape is None:
             return {"schema": {"type": "string"}}
         if media == EVENTS:
-            text = "Events `data: JSON`, each followed by an empty line; on OpenAI's routes the last is `data: [DONE]`."
-            return {"schema": {"type": "string", "description": text}, "x-event-schema": self.add(shape)}
+            # As OpenAPI before 3.2 has it: `schema` describes each event.
+            content = {"anyOf": [self.add(shape), self.add(Error)]}
+            data = {"type": "string", "contentMediaType": JSON, "contentSchema": content}
+            done = {"const": "[DONE]", "description": "The last event on OpenAI's routes."}
+            return {"schema": {"type": "object", "properties": {"data": {"anyOf": [done, data]}}, "required": ["data"]}}
         return {"schema": self.add(shape)}
 
     def body(self, body: type[Body], operation: Operation) -> Fields:

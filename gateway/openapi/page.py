@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from html import escape
+from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
-from gateway.openapi.common import Fields
+from gateway.openapi.common import ERRORS, Fields
+from gateway.openapi.operation import EVENTS
 
 METHODS = ("get", "post", "put", "patch", "delete")
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -28,10 +30,10 @@ def render(document: Fields) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} API</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head><body>'
-        f'<nav><b>{title} {version}</b>{contents}<h4><a href="#schemas">Schemas</a></h4>'
-        f'<p><a href="openapi.json">openapi.json</a></p></nav>'
+        f'<nav><b>{title} {version}</b>{contents}<h4><a href="#errors">Errors</a></h4>'
+        f'<h4><a href="#schemas">Schemas</a></h4><p><a href="openapi.json">openapi.json</a></p></nav>'
         f"<main><h1>{title} API</h1>{_text(info['description'])}{sections}"
-        f'<h2 id="schemas">Schemas</h2>{schemas}</main></body></html>'
+        f'{_errors()}<h2 id="schemas">Schemas</h2>{schemas}</main></body></html>'
     )
 
 
@@ -77,26 +79,42 @@ def _article(method: str, path: str, operation: Fields, others: list[str]) -> st
         parts.append(f"<h4>Parameters</h4><table>{rows}</table>")
     if body := operation.get("requestBody"):
         parts.append(f"<h4>Body</h4>{_content(body['content'])}")
-    parts.append(f"<h4>Answers</h4><table>{''.join(_answer(*one) for one in operation['responses'].items())}</table>")
+    parts.append(f"<h4>Answers</h4>{_answers(operation['responses'])}")
     return (
         f'<article id="{operation["operationId"]}"><h3><i class="{method}">{method.upper()}</i> '
         f"<code>{escape(path)}</code> <small>{escape(operation['summary'])}</small></h3>{''.join(parts)}</article>"
     )
 
 
-def _answer(status: str, answer: Fields) -> str:
-    if "$ref" in answer:
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", answer["$ref"].rpartition("/")[2])
-        return f'<tr><td><b>{status}</b></td><td>{escape(name)}: <a href="#schema-Error">Error</a></td></tr>'
-    return f"<tr><td><b>{status}</b></td><td>{_content(answer.get('content', {}))}</td></tr>"
+def _answers(responses: Fields) -> str:
+    """A row for each status with an answer of its own, and one for all errors."""
+    rows, errors = [], []
+    for status, answer in responses.items():
+        if "$ref" in answer:
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", answer["$ref"].rpartition("/")[2])
+            errors.append(f'<a href="#error-{status}" title="{escape(name)}">{status}</a>')
+        else:
+            rows.append(f"<tr><td><b>{status}</b></td><td>{_content(answer.get('content', {}))}</td></tr>")
+    return f"<table>{''.join(rows)}<tr><td>errors</td><td>{' '.join(errors)}</td></tr></table>"
 
 
 def _content(content: Fields) -> str:
     lines = []
     for media, shape in content.items():
-        events = f"each event {_type(shape['x-event-schema'])}" if "x-event-schema" in shape else ""
-        lines.append(f"<p><code>{escape(media)}</code> {events or _type(shape['schema'])}</p>")
+        data = shape["schema"].get("properties", {}).get("data") if media == EVENTS else None
+        said = f"each event's data is {_type(data)}" if data else _type(shape["schema"])
+        lines.append(f"<p><code>{escape(media)}</code> {said}</p>")
     return "".join(lines)
+
+
+def _errors() -> str:
+    rows = "".join(
+        f'<tr id="error-{status}"><td><b>{status}</b> {HTTPStatus(status).phrase}</td><td>{_inline(text)}</td></tr>'
+        for status, text in ERRORS.items()
+    )
+    return (
+        f'<h2 id="errors">Errors</h2><p>All have the shape <a href="#schema-Error">Error</a>.</p><table>{rows}</table>'
+    )
 
 
 def _schema(name: str, schema: Fields) -> str:
@@ -124,6 +142,8 @@ def _type(schema: Fields) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#schema-{name}">{name}</a>'
+    if "contentSchema" in schema:
+        return _type(schema["contentSchema"])
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:

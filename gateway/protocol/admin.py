@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from gateway.protocol.checks import Body, conflict
 from pricing.accounts import Account
@@ -16,6 +16,7 @@ from pricing.usage import Dimension, UsageTotal
 
 GRACE_SECONDS_MAX = 90 * 86_400
 PAGE_MAX = 1000
+USD_PATTERN = r"^-?[0-9]{1,6}(\.[0-9]{1,12})?$"
 ID_MAX = 2**63 - 1
 
 
@@ -43,8 +44,12 @@ def _by_default() -> list[Dimension]:
     return ["day", "model"]
 
 
-USD = Annotated[Picodollars, BeforeValidator(_usd)]
-Moment = Annotated[int, BeforeValidator(_moment)]
+USD = Annotated[
+    Picodollars,
+    BeforeValidator(_usd),
+    WithJsonSchema({"type": "string", "pattern": USD_PATTERN, "description": 'US dollars, such as "12.50".'}),
+]
+Moment = Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 """Milliseconds since 1970 UTC."""
 Id = Annotated[int, Field(ge=0, le=ID_MAX)]
 Plain = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]  # PostgreSQL holds no NUL

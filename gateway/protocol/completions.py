@@ -4,7 +4,7 @@ The ranges of the numbers come from the model's parameter profile, as on the cha
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -12,6 +12,7 @@ from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
 from gateway.protocol.chat import Format, SamplingFields
 from gateway.protocol.checks import conflict
+from gateway.protocol.schema import SENT, JSONSchema, forbids
 
 LOGPROBS_MAX = 5  # OpenAI's bound
 TOKEN_ID_MAX = 2**31
@@ -45,8 +46,8 @@ Prompts = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string"},
-                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
                 _IDS,
                 {"type": "array", "minItems": 1, "items": _IDS},
             ],
@@ -62,6 +63,8 @@ class CompletionBody(SamplingFields):
     best_of: int | None = None
     logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
     response_format: Format | None = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (forbids({"echo": {"const": True}}, {"logprobs": SENT}),)
 
     @model_validator(mode="after")
     def _consistent(self) -> "CompletionBody":

@@ -3,13 +3,14 @@
 The ranges come from the `native` part of the model's parameter profile.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from engine.base import ResponseFormat, Sampling
 from gateway.protocol.chat import STOP_CHARACTERS_MAX, Format
 from gateway.protocol.checks import Body, conflict
+from gateway.protocol.schema import SENT, JSONSchema, forbids
 
 
 class NativeBody(Body):
@@ -25,16 +26,23 @@ class NativeBody(Body):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
-    stop: list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]] = Field(default_factory=list)
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]], FailFast()] = Field(
+        default_factory=list
+    )
     num_responses: int = 1
     response_format: Format | None = None
     webhook: str | None = Field(
         None,
         min_length=1,
         max_length=2048,
+        json_schema_extra={"format": "uri", "pattern": "^https?://"},
         description="An http or https URL that gets the result when it is done; the answer comes at once, as `queued`.",
     )
     stream: bool = Field(False, description="Whether to send the tokens as server-sent events, one for each.")
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        forbids({"stream": {"const": True}}, {"num_responses": {"exclusiveMinimum": 1}, "webhook": SENT}),
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "NativeBody":

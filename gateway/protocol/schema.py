@@ -24,6 +24,12 @@ def implies(condition: Mapping[str, JSONSchema], consequence: Mapping[str, JSONS
     return {"if": _fields(condition), "then": _fields(consequence)}
 
 
+def forbids(condition: Mapping[str, JSONSchema], forbidden: Mapping[str, JSONSchema]) -> JSONSchema:
+    """Where every field of the condition is there and matches, none of the others does."""
+    refused = {"properties": {name: {"not": schema} for name, schema in forbidden.items()}}
+    return {"if": _fields(condition), "then": refused}
+
+
 def one_of_fields(schema: JSONSchema, *names: str) -> JSONSchema:
     """At least one of these fields is there and matches."""
     return {"anyOf": [_fields({name: schema}) for name in names]}

@@ -1,38 +1,39 @@
 """`/admin/*`: accounts, keys, money and the ledger, for an admin key (`gateway.auth` lets in no other)."""
 
-import json
-import tempfile
-from collections.abc import Iterator
-from typing import IO, TypeVar
-
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from gateway.exchange import read_body
+from gateway.openapi.operation import JSON, Operation, documented
 from gateway.protocol import admin as protocol
-from gateway.protocol.checks import Body, parse_json, validate
-from gateway.routes.usage import report
-from gateway.state import Gateway
+from gateway.protocol import admin_answers as answers
+from gateway.routes import admin_reports
+from gateway.routes.admin_common import TAG, actor_of, gateway_of, id_of, page, read_body_as, read_query
 from pricing.accounts import Account, Accounts
-from pricing.audit import AuditLog
-from pricing.export import ExportFilter, export_csv, export_parquet
 from pricing.key import Key, NewKey
 from pricing.keys import Keys
 
-CHUNK_BYTES = 1 << 16
-B = TypeVar("B", bound=Body)
 
-
+@documented(
+    Operation(
+        TAG,
+        "Open an account",
+        body=protocol.NewAccount,
+        answers={JSON: answers.AccountFields},
+        status=201,
+        errors=(409,),
+    )
+)
 async def create_account(request: Request) -> JSONResponse:
-    body = await _body(request, protocol.NewAccount)
-    account = await _accounts(request).create(body.name, body.limit.limit(), actor=_actor(request))
+    body = await read_body_as(request, protocol.NewAccount)
+    account = await _accounts(request).create(body.name, body.limit.limit(), actor=actor_of(request))
     return await _account(request, account, 201)
 
 
+@documented(Operation(TAG, "Accounts, page by page", query=protocol.AccountPage, answers={JSON: answers.AccountList}))
 async def list_accounts(request: Request) -> JSONResponse:
     """In the order of their ids; `?name=` gives the one of that name, or none."""
-    query = _query(request, protocol.AccountPage)
+    query = read_query(request, protocol.AccountPage)
     accounts = _accounts(request)
     if query.name is not None:
         one = await accounts.find(query.name)
@@ -40,57 +41,87 @@ async def list_accounts(request: Request) -> JSONResponse:
     else:
         found = await accounts.list(after=query.after, count_max=query.limit + 1)
     balances = await accounts.balances([account.id for account in found])
-    return _page([protocol.account_fields(one, balances[one.id]) for one in found], query.limit)
+    return page([protocol.account_fields(one, balances[one.id]) for one in found], query.limit)
 
 
+@documented(Operation(TAG, "One account", answers={JSON: answers.AccountFields}))
 async def get_account(request: Request) -> JSONResponse:
-    return await _account(request, await _accounts(request).get(_id(request)))
+    return await _account(request, await _accounts(request).get(id_of(request)))
 
 
+@documented(
+    Operation(TAG, "Rename an account", body=protocol.Rename, answers={JSON: answers.AccountFields}, errors=(409,))
+)
 async def rename_account(request: Request) -> JSONResponse:
-    body = await _body(request, protocol.Rename)
-    return await _account(request, await _accounts(request).rename(_id(request), body.name, actor=_actor(request)))
+    body = await read_body_as(request, protocol.Rename)
+    return await _account(request, await _accounts(request).rename(id_of(request), body.name, actor=actor_of(request)))
 
 
+@documented(
+    Operation(TAG, "Set what an account may spend", body=protocol.LimitBody, answers={JSON: answers.AccountFields})
+)
 async def set_account_limit(request: Request) -> JSONResponse:
-    body = await _body(request, protocol.LimitBody)
+    body = await read_body_as(request, protocol.LimitBody)
     accounts = _accounts(request)
-    await accounts.set_limit(_id(request), body.limit(), actor=_actor(request))
-    return await _account(request, await accounts.get(_id(request)))
+    await accounts.set_limit(id_of(request), body.limit(), actor=actor_of(request))
+    return await _account(request, await accounts.get(id_of(request)))
 
 
+@documented(
+    Operation(
+        TAG,
+        "Add money to a prepaid account",
+        "The same `reference` adds its credit once only.",
+        body=protocol.Credit,
+        answers={JSON: answers.AccountFields},
+        errors=(409,),
+    )
+)
 async def add_credit(request: Request) -> JSONResponse:
     """The same `reference` adds its credit once only."""
-    body = await _body(request, protocol.Credit)
+    body = await read_body_as(request, protocol.Credit)
     accounts = _accounts(request)
-    await accounts.add_credit(_id(request), body.amount_usd, actor=_actor(request), reference=body.reference)
-    return await _account(request, await accounts.get(_id(request)))
+    await accounts.add_credit(id_of(request), body.amount_usd, actor=actor_of(request), reference=body.reference)
+    return await _account(request, await accounts.get(id_of(request)))
 
 
+@documented(Operation(TAG, "Suspend an account: its keys stop working", answers={JSON: answers.AccountFields}))
 async def suspend_account(request: Request) -> JSONResponse:
-    account = await _accounts(request).suspend(_id(request), actor=_actor(request))
-    await _gateway(request).keys.refresh()
+    account = await _accounts(request).suspend(id_of(request), actor=actor_of(request))
+    await gateway_of(request).keys.refresh()
     return await _account(request, account)
 
 
+@documented(Operation(TAG, "Resume an account", answers={JSON: answers.AccountFields}))
 async def resume_account(request: Request) -> JSONResponse:
-    account = await _accounts(request).resume(_id(request), actor=_actor(request))
-    await _gateway(request).keys.refresh()
+    account = await _accounts(request).resume(id_of(request), actor=actor_of(request))
+    await gateway_of(request).keys.refresh()
     return await _account(request, account)
 
 
+@documented(
+    Operation(
+        TAG,
+        "Make a key; its secret is in this answer only",
+        body=protocol.NewKeyBody,
+        answers={JSON: answers.NewKeyFields},
+        status=201,
+        errors=(409,),
+    )
+)
 async def create_key(request: Request) -> JSONResponse:
     """The answer holds the secret, this once."""
-    body = await _body(request, protocol.NewKeyBody)
+    body = await read_body_as(request, protocol.NewKeyBody)
     created = await _keys(request).create(
-        body.account_id, body.name, body.terms.terms(), actor=_actor(request), role=body.role
+        body.account_id, body.name, body.terms.terms(), actor=actor_of(request), role=body.role
     )
     return await _new_key(request, created, 201)
 
 
+@documented(Operation(TAG, "Keys, page by page", query=protocol.KeyPage, answers={JSON: answers.KeyList}))
 async def list_keys(request: Request) -> JSONResponse:
     """In the order of their ids; `?prefix=` finds a key by the start of its secret."""
-    query = _query(request, protocol.KeyPage)
+    query = read_query(request, protocol.KeyPage)
     keys = _keys(request)
     found = await keys.list(
         account_id=query.account_id,
@@ -100,65 +131,55 @@ async def list_keys(request: Request) -> JSONResponse:
         count_max=query.limit + 1,
     )
     balances = await keys.balances([key.id for key in found])
-    return _page([protocol.key_fields(key, balances[key.id]) for key in found], query.limit)
+    return page([protocol.key_fields(key, balances[key.id]) for key in found], query.limit)
 
 
+@documented(Operation(TAG, "One key", answers={JSON: answers.KeyFields}))
 async def get_key(request: Request) -> JSONResponse:
-    return await _key(request, await _keys(request).get(_id(request)))
+    return await _key(request, await _keys(request).get(id_of(request)))
 
 
+@documented(Operation(TAG, "Rename a key", body=protocol.Rename, answers={JSON: answers.KeyFields}, errors=(409,)))
 async def rename_key(request: Request) -> JSONResponse:
-    body = await _body(request, protocol.Rename)
-    return await _key(request, await _keys(request).rename(_id(request), body.name, actor=_actor(request)))
+    body = await read_body_as(request, protocol.Rename)
+    return await _key(request, await _keys(request).rename(id_of(request), body.name, actor=actor_of(request)))
 
 
+@documented(
+    Operation(
+        TAG,
+        "Set what a key may do",
+        "Replaces all terms: what is left out is not limited any more.",
+        body=protocol.Terms,
+        answers={JSON: answers.KeyFields},
+    )
+)
 async def set_key_terms(request: Request) -> JSONResponse:
     """Replaces all terms: what is left out is not limited any more."""
-    body = await _body(request, protocol.Terms)
-    return await _key(request, await _keys(request).set_terms(_id(request), body.terms(), actor=_actor(request)))
+    body = await read_body_as(request, protocol.Terms)
+    return await _key(request, await _keys(request).set_terms(id_of(request), body.terms(), actor=actor_of(request)))
 
 
+@documented(
+    Operation(
+        TAG,
+        "Give a key a new secret; it is in this answer only",
+        "The old secret works for `grace_seconds` more.",
+        body=protocol.Rotation,
+        answers={JSON: answers.NewKeyFields},
+        errors=(409,),
+    )
+)
 async def rotate_key(request: Request) -> JSONResponse:
     """A new secret, shown this once; the old one works for `grace_seconds` more."""
-    body = await _body(request, protocol.Rotation)
-    created = await _keys(request).rotate(_id(request), grace_ms=body.grace_seconds * 1000, actor=_actor(request))
+    body = await read_body_as(request, protocol.Rotation)
+    created = await _keys(request).rotate(id_of(request), grace_ms=body.grace_seconds * 1000, actor=actor_of(request))
     return await _new_key(request, created, 200)
 
 
+@documented(Operation(TAG, "Revoke a key", answers={JSON: answers.KeyFields}))
 async def revoke_key(request: Request) -> JSONResponse:
-    return await _key(request, await _keys(request).revoke(_id(request), actor=_actor(request)))
-
-
-async def get_usage(request: Request) -> Response:
-    """Totals by any of day, account, key and model."""
-    query = _query(request, protocol.AdminUsageQuery)
-    return await report(request, query, account_id=query.account_id, key_id=query.key_id)
-
-
-async def list_audit(request: Request) -> JSONResponse:
-    """The latest changes first; `?before=` goes on from a page's `next`."""
-    query = _query(request, protocol.AuditPage)
-    records = await AuditLog(_gateway(request).database).list(
-        account_id=query.account_id, key_id=query.key_id, before=query.before, count_max=query.limit + 1
-    )
-    return _page([protocol.audit_fields(record, json.loads(record.detail)) for record in records], query.limit)
-
-
-async def export_ledger(request: Request) -> StreamingResponse:
-    """Every entry, streamed: CSV page by page, Parquet through a temporary file (its directory comes last)."""
-    query = _query(request, protocol.ExportQuery)
-    which = ExportFilter(query.since or 0, query.until, query.account_id, query.key_id)
-    database = _gateway(request).database
-    headers = {"content-disposition": f'attachment; filename="ledger.{query.format}"'}
-    if query.format == "csv":
-        return StreamingResponse(export_csv(database, which), media_type="text/csv", headers=headers)
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been sent
-    try:
-        await export_parquet(database, spool, which)
-    except BaseException:
-        spool.close()
-        raise
-    return StreamingResponse(_sent(spool), media_type="application/vnd.apache.parquet", headers=headers)
+    return await _key(request, await _keys(request).revoke(id_of(request), actor=actor_of(request)))
 
 
 def routes() -> list[BaseRoute]:
@@ -179,29 +200,10 @@ def routes() -> list[BaseRoute]:
         Route("/admin/keys/{id:int}/terms", set_key_terms, methods=["PUT"]),
         Route("/admin/keys/{id:int}/rotate", rotate_key, methods=["POST"]),
         Route("/admin/keys/{id:int}/revoke", revoke_key, methods=["POST"]),
-        Route("/admin/usage", get_usage),
-        Route("/admin/audit", list_audit),
-        Route("/admin/ledger", export_ledger),
+        Route("/admin/usage", admin_reports.get_usage),
+        Route("/admin/audit", admin_reports.list_audit),
+        Route("/admin/ledger", admin_reports.export_ledger),
     ]
-
-
-async def _body(request: Request, kind: type[B]) -> B:
-    """The JSON body; an empty one counts as {}."""
-    raw = await read_body(request.headers, request.receive, _gateway(request).settings.body_bytes_max)
-    return validate(kind, parse_json(raw or b"{}"), {})
-
-
-def _query(request: Request, kind: type[B]) -> B:
-    return validate(kind, dict(request.query_params), {})
-
-
-def _page(data: list[dict[str, object]], limit: int) -> JSONResponse:
-    """A page of one more row than asked for says by it that there are more; `next` is the cursor to go on from."""
-    page = data[:limit]
-    more = len(data) > limit
-    return JSONResponse(
-        {"object": "list", "data": page, "has_more": more, "next": str(page[-1]["id"]) if more else None}
-    )
 
 
 async def _account(request: Request, account: Account, status: int = 200) -> JSONResponse:
@@ -210,41 +212,19 @@ async def _account(request: Request, account: Account, status: int = 200) -> JSO
 
 
 async def _key(request: Request, key: Key) -> JSONResponse:
-    await _gateway(request).keys.refresh()
+    await gateway_of(request).keys.refresh()
     return JSONResponse(protocol.key_fields(key, await _keys(request).balance(key.id)))
 
 
 async def _new_key(request: Request, created: NewKey, status: int) -> JSONResponse:
-    await _gateway(request).keys.refresh()
+    await gateway_of(request).keys.refresh()
     fields = protocol.key_fields(created.key, await _keys(request).balance(created.key.id))
     return JSONResponse({**fields, "secret": created.secret}, status_code=status, headers={"cache-control": "no-store"})
 
 
-def _sent(spool: IO[bytes]) -> Iterator[bytes]:
-    with spool:
-        spool.seek(0)
-        while chunk := spool.read(CHUNK_BYTES):
-            yield chunk
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway
-
-
 def _accounts(request: Request) -> Accounts:
-    return Accounts(_gateway(request).database)
+    return Accounts(gateway_of(request).database)
 
 
 def _keys(request: Request) -> Keys:
-    return Keys(_gateway(request).database)
-
-
-def _id(request: Request) -> int:
-    found: int = request.path_params["id"]
-    return min(found, protocol.ID_MAX)  # there is none as large
-
-
-def _actor(request: Request) -> str:
-    key: Key = request.scope["farebox.key"]
-    return f"admin key {key.id} ({key.prefix})"
+    return Keys(gateway_of(request).database)

@@ -49,7 +49,9 @@ async def infer(exchange: Exchange) -> None:
             await exchange.respond(await native_result(metered))
 
 
-@documented(Operation(TAG, "What your key's webhooks are signed with", answers={JSON: answers.WebhookSecret}))
+@documented(
+    Operation(TAG, "What your key's webhooks are signed with", answers={JSON: answers.WebhookSecret}, errors=(400,))
+)
 async def webhook_secret(request: Request) -> JSONResponse:
     """`GET /v1/webhooks/secret`: what the calls for this key are signed with."""
     gateway: Gateway = request.app.state.gateway

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import InvalidParameter, NotFound
+from gateway.openapi.operation import JSON, Operation, documented
+from gateway.protocol import admin_answers as answers
 from gateway.protocol.admin import UsageQuery
 from gateway.protocol.checks import validate
 from gateway.protocol.usage_report import request_fields, usage_csv, usage_report
@@ -16,7 +18,19 @@ from gateway.state import Gateway
 from pricing.keys import Key
 from pricing.usage import Usage
 
+TAG = "Usage"
+TOTALS = {JSON: answers.UsageReport, "text/csv": None}
 
+
+@documented(
+    Operation(
+        TAG,
+        "What your key spent",
+        "Totals by any of day, key and model, separated by commas. CSV with `format=csv` or `Accept: text/csv`.",
+        query=UsageQuery,
+        answers=TOTALS,
+    )
+)
 async def get_usage(request: Request) -> Response:
     """`GET /v1/usage?by=day,model&since=2026-11-01&until=2026-11-30`, as JSON or (`format=csv` or Accept) CSV."""
     key: Key = request.scope["farebox.key"]
@@ -46,6 +60,7 @@ async def report(
     return JSONResponse(usage_report(rows, total))
 
 
+@documented(Operation(TAG, "One request of your key: its tokens and cost", answers={JSON: answers.RequestEntry}))
 async def get_request(request: Request) -> JSONResponse:
     """`GET /v1/requests/{id}`: the id is the answer's, such as chatcmpl-..."""
     key: Key = request.scope["farebox.key"]
@@ -61,6 +76,7 @@ async def get_request(request: Request) -> JSONResponse:
     return JSONResponse(request_fields(record))
 
 
+@documented(Operation(TAG, "Your key's limits, and what is left of them", answers={JSON: answers.RateLimitList}))
 async def get_rate_limit(request: Request) -> JSONResponse:
     """`GET /v1/me/rate_limit`: every limit of this key, and what is left of it."""
     gateway = _gateway(request)
