@@ -118,8 +118,13 @@ class Webhooks:
         kept = admission.hand_over()
         work = self._generate(job, url, result, kept, promised)
         task = asyncio.create_task(work, name=f"webhook {job.request_id}")
-        task.add_done_callback(lambda _: kept.release())
         self._generating[job.request_id] = task
+
+        def done(_: "asyncio.Task[None]") -> None:
+            del self._generating[job.request_id]
+            kept.release()
+
+        task.add_done_callback(done)
         try:
             await asyncio.shield(promised)
         except asyncio.CancelledError:
@@ -143,16 +148,12 @@ class Webhooks:
                     kept.used(metered.counts.prompt + metered.counts.completion)
         except (Exception, asyncio.CancelledError) as error:
             if not promised.done():
-                self._generating.pop(job.request_id, None)
                 promised.set_exception(error if isinstance(error, Exception) else _cut_off())
                 promised.exception()  # the handler may have gone, and then nobody else looks at it
                 return
             body = _failure(job.request_id, error, report)
-        try:
-            log.info("%s", json.dumps({"request_id": job.request_id, "key": job.key.prefix, **report}))
-            await self._fulfil(job.request_id, json.dumps(body, separators=(",", ":")))
-        finally:
-            self._generating.pop(job.request_id, None)
+        log.info("%s", json.dumps({"request_id": job.request_id, "key": job.key.prefix, **report}))
+        await self._fulfil(job.request_id, json.dumps(body, separators=(",", ":")))
 
     async def _fulfil(self, request_id: str, body: str) -> None:
         """Store the outcome, for as long as the database takes to come back."""
