@@ -5,6 +5,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from prometheus_client import Counter
+
 from gateway.errors import Unavailable
 from gateway.limit_redis import RedisAway, RedisStore
 from gateway.limit_store import Bounds, Levels, MemoryStore
@@ -131,11 +133,16 @@ def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
         raise SettingsError(
             "FAREBOX_REDIS_URL is wrong: it must look like redis://user:password@host:6379/0, rediss:// or unix://."
         ) from None
+    fallbacks = Counter(
+        "farebox_limit_fallbacks",
+        "Requests that were limited (or refused) without Redis.",
+        registry=metrics.registry,
+    )
     shared = SharedLimits(
         redis,
         MemoryStore(),
         refuse=settings.limits_without_redis == "refuse",
-        on_fallback=metrics.limit_fallbacks.inc,
+        on_fallback=fallbacks.inc,
     )
     metrics.gauge("farebox_limits_shared", "1 while limits are shared through Redis.", lambda: {"": shared.shared})
     return RateLimits(shared, defaults)

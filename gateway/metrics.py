@@ -61,9 +61,6 @@ class Metrics:
         self.rejections = Counter(
             "farebox_rejections", "Requests refused, by the error's code.", ["reason"], registry=registry
         )
-        self.limit_fallbacks = Counter(
-            "farebox_limit_fallbacks", "Requests that were limited (or refused) without Redis.", registry=registry
-        )
         self.commit_seconds = Histogram(
             "farebox_ledger_commit_seconds",
             "Duration of the ledger's group commits.",
