@@ -42,6 +42,7 @@ class Writer:
         self._held: dict[str, Reservation] = {}  # settled, not written yet
         self._stuck: list[FinalState] = []
         self._in_flight = 0
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
@@ -82,8 +83,7 @@ class Writer:
         self.known.hold(key.account_id, key.id, -released, reservation.reserved_at)
         self._finals.append(final)
         if self._linger is None:  # nobody waits for an end: let some gather
-            loop = asyncio.get_running_loop()
-            self._linger = loop.call_later(self._settings.settle_linger_ms / 1000, self._stop_lingering)
+            self._linger = self._loop.call_later(self._settings.settle_linger_ms / 1000, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
         self._linger = None

