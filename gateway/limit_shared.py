@@ -144,5 +144,5 @@ def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
         refuse=settings.limits_without_redis == "refuse",
         on_fallback=fallbacks.inc,
     )
-    metrics.gauge("farebox_limits_shared", "1 while limits are shared through Redis.", lambda: {"": shared.shared})
+    metrics.gauge("farebox_limits_shared", "1 while limits are shared through Redis.", [], lambda: {(): shared.shared})
     return RateLimits(shared, defaults)

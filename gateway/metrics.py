@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -17,6 +17,10 @@ FIRST_TOKEN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1
 INTER_TOKEN_BUCKETS: Final = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5)
 REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+TOKEN_KINDS: Final = ("prompt", "cached", "completion")
+Readings = Mapping[tuple[str, ...], float]
 
 
 class Metrics:
@@ -81,9 +85,19 @@ class Metrics:
         )
         Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
 
-    def gauge(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
-        """A gauge by model (or without label, under the name ""), read at each scrape."""
-        self.registry.register(_Reading(name, text, read))
+    def gauge(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Readings]) -> None:
+        """A gauge that is read at each scrape: its values by the values of its labels, in their order."""
+        self.registry.register(_Reading(name, text, labels, read))
+
+    def start_at_zero(self, models: Iterable[str], reasons: Iterable[str]) -> None:
+        """Make the series that should be seen before their first event: a rate can't see the step from nothing to 1."""
+        for model in models:
+            self.disconnects.labels(model)
+            self.cost.labels(model)
+            for kind in TOKEN_KINDS:
+                self.tokens.labels(model, kind)
+        for reason in reasons:
+            self.rejections.labels(reason)
 
     def stream_timer(self, model: str, arrived: float) -> "StreamTimer":
         return StreamTimer(self, model, arrived)
@@ -125,9 +139,10 @@ class StreamTimer:
         metrics, model = self._metrics, self._model
         seconds = time.perf_counter() - self._arrived
         metrics.request_seconds.labels(model, outcome).observe(seconds)
-        metrics.tokens.labels(model, "prompt").inc(counts.prompt - counts.cached)
-        metrics.tokens.labels(model, "cached").inc(counts.cached)
-        metrics.tokens.labels(model, "completion").inc(counts.completion)
+        for kind, count in zip(
+            TOKEN_KINDS, (counts.prompt - counts.cached, counts.cached, counts.completion), strict=True
+        ):
+            metrics.tokens.labels(model, kind).inc(count)
         metrics.cost.labels(model).inc(usd_number(cost))
         self._merge_gaps()
 
@@ -142,12 +157,11 @@ class StreamTimer:
 
 
 class _Reading(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
-        self._name, self._text, self._read = name, text, read
+    def __init__(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Readings]) -> None:
+        self._name, self._text, self._labels, self._read = name, text, labels, read
 
     def collect(self) -> list[Metric]:
-        values = self._read()
-        family = GaugeMetricFamily(self._name, self._text, labels=[] if "" in values else ["model"])
-        for model, value in values.items():
-            family.add_metric([model] if model else [], value)
+        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for values, reading in self._read().items():
+            family.add_metric(values, reading)
         return [family]

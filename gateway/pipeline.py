@@ -61,7 +61,7 @@ class Pipeline:
     def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
         self._ledger = ledger
         self._metrics = metrics
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Metered] = {}
         self.cutting = False
 
     @asynccontextmanager
@@ -78,7 +78,7 @@ class Pipeline:
         metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
         task = asyncio.current_task()
         assert task is not None
-        self._running.add(task)
+        self._running[task] = metered
         try:
             await metered.begin(admitted)
             yield metered
@@ -89,7 +89,7 @@ class Pipeline:
             metered.settle(self._outcome(error))
             raise
         finally:
-            self._running.discard(task)
+            del self._running[task]
             metered.settle(Outcome.CLIENT_GONE)  # does nothing where it is settled or void
             report |= metered.report()
             await metered.close()
@@ -108,6 +108,15 @@ class Pipeline:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """By model: how many requests wait for their first token, and how many have theirs."""
+        loads: dict[str, tuple[int, int]] = {}
+        for metered in self._running.values():
+            waiting, generating = loads.get(metered.job.served.model.name, (0, 0))
+            begun = metered.counts.completion > 0
+            loads[metered.job.served.model.name] = (waiting + (not begun), generating + begun)
+        return loads
 
     def _reserve(self, job: Job) -> Reservation:
         return self._ledger.reserve(

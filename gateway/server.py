@@ -5,9 +5,8 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -15,25 +14,13 @@ import uvicorn
 from engine.base import EngineStartError
 from engine.factory import create_engine
 from gateway.app import create_app
-from gateway.bootstrap import FirstKeys, ensure_keys
+from gateway.assembly import open_gateway
+from gateway.bootstrap import FirstKeys
 from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
-from gateway.idempotency import Idempotency
-from gateway.limit_shared import open_limits
-from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline
-from gateway.public_http import Resolve, system_resolve
 from gateway.settings import Settings
 from gateway.state import Gateway
-from gateway.webhook_calls import WebhookSettings
-from gateway.webhooks import Webhooks
 from gateway.welcome import welcome
-from pricing.database import Database
-from pricing.directory import DirectorySettings, KeyDirectory
-from pricing.idempotency import IdempotencyStore
-from pricing.ledger import Ledger, LedgerSettings
-from pricing.migrations import check, upgrade
-from pricing.usage import Usage
 
 log = logging.getLogger("farebox")
 
@@ -83,56 +70,6 @@ async def serve(settings: Settings) -> None:
             await fleet.stop()
     if isinstance(failed, EngineStartError):
         raise failed
-
-
-@asynccontextmanager
-async def open_gateway(
-    settings: Settings, fleet: Fleet, resolve: Resolve = system_resolve
-) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
-    """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here.
-
-    `resolve` finds the addresses of the hosts that clients name in webhooks.
-    """
-    release = version("farebox")
-    metrics = Metrics(release)
-    async with AsyncExitStack() as stack:
-        if settings.embedded_database:
-            settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
-        database = await Database.open(settings.database)
-        stack.push_async_callback(database.close)
-        # The embedded database belongs to this process alone; a shared one is migrated on purpose.
-        await (upgrade(database) if settings.embedded_database else check(database))
-        first_keys = await ensure_keys(database, settings)
-        ledger = await Ledger.open(
-            database,
-            LedgerSettings(
-                lease_ms=int(settings.lease_seconds * 1000),
-                checkpoint_ms=int(settings.checkpoint_seconds * 1000),
-                commit_observer=metrics.commit,
-            ),
-        )
-        stack.push_async_callback(ledger.close)
-        keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
-        stack.push_async_callback(keys.close)
-        pipeline = Pipeline(ledger, metrics)
-        limits = open_limits(settings, metrics)
-        stack.push_async_callback(limits.close)
-        webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
-        stack.push_async_callback(webhooks.close)
-        idempotency = Idempotency(
-            IdempotencyStore(database),
-            Usage(database),
-            life_ms=int(settings.idempotency_hours * 3_600_000),
-            bytes_max=settings.idempotency_bytes_max,
-        )
-        await idempotency.open()
-        stack.push_async_callback(idempotency.close)
-        metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", lambda: {"": ledger.unsettled})
-        metrics.gauge("farebox_requests_running", "Requests being generated.", lambda: {"": pipeline.running})
-        gateway = Gateway(
-            settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks, limits, idempotency, database
-        )
-        yield gateway, first_keys
 
 
 def _server(gateway: Gateway, settings: Settings) -> uvicorn.Server:

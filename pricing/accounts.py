@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
 from pricing.audit import change, record_change
 from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
-from pricing.clock import Clock, system_clock
+from pricing.clock import Clock, day_start, month_start, system_clock
 from pricing.database import Database, padded
 from pricing.errors import DuplicateName, InvalidAmount, InvalidSetting, UnknownAccount
 from pricing.money import PICODOLLARS_MAX, Picodollars, format_usd
@@ -94,6 +94,20 @@ class Accounts:
         query = select(tables.accounts).where(tables.accounts.c.id.in_(padded(account_ids)))
         async with self._database.read() as connection:
             return {row.id: balance_of(row, self._clock()) for row in await connection.execute(query)}
+
+    async def count_spent(self, percent: int) -> int:
+        """How many accounts have spent or reserved at least this much of their limit or credit, in their period."""
+        now, row = self._clock(), tables.accounts.c
+        current = or_(
+            row.limit_kind.in_([LimitKind.PREPAID.value, LimitKind.TOTAL.value]),
+            and_(row.limit_kind == LimitKind.DAY.value, row.period_start >= day_start(now)),
+            and_(row.limit_kind == LimitKind.MONTH.value, row.period_start >= month_start(now)),
+        )
+        # Divided first: a hundred times a large limit doesn't fit into a BIGINT.
+        reached = row.spent + row.reserved >= row.limit_amount - row.limit_amount // 100 * (100 - percent)
+        query = select(func.count()).where(current, reached, row.suspended_at.is_(None))
+        async with self._database.read() as connection:
+            return int(await connection.scalar(query) or 0)
 
     async def rename(self, account_id: int, name: str, *, actor: str) -> Account:
         """Raises UnknownAccount, DuplicateName, InvalidSetting."""

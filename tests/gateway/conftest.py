@@ -20,7 +20,8 @@ from gateway.app import create_app
 from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
 from gateway.public_http import Resolve, system_resolve
-from gateway.server import Server, listen, open_gateway
+from gateway.assembly import open_gateway
+from gateway.server import Server, listen
 from gateway.settings import Settings
 from gateway.state import Gateway
 from pricing import tables

@@ -221,3 +221,24 @@ def test_a_weak_secret_of_ones_own_is_refused_unrepeated(secret: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         check_registered(secret)
     assert secret not in str(caught.value)
+
+
+async def test_accounts_near_their_limits_are_counted(world: World) -> None:
+    for name, limit in (
+        ("unlimited", NO_LIMIT),
+        ("fresh", Limit(LimitKind.TOTAL, FIVE_USD)),
+        ("near", Limit(LimitKind.PREPAID, 10 * TOKEN)),
+        ("empty", Limit(LimitKind.DAY, Picodollars(0))),
+    ):
+        await world.accounts.create(name, Limit(limit.kind, Picodollars(limit.amount)), actor="ops")
+    near = await world.accounts.find("near")
+    assert near is not None
+    key = (await world.keys.create(near.id, "key", actor="ops")).key
+    async with world.ledger() as ledger:
+        reservation = ledger.reserve(world.request(key, 9))
+        await reservation.stands()
+        reservation.settle(used(8), Outcome.FINISHED)
+    assert await world.accounts.count_spent(90) == 2
+    assert await world.accounts.count_spent(100) == 1
+    world.clock.at += DAY
+    assert await world.accounts.count_spent(90) == 1, "a new day's limit is whole again, until something is reserved"

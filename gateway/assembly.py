@@ -1,0 +1,76 @@
+"""The gateway put together: its dependencies, opened in order and closed in reverse."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from gateway.bootstrap import FirstKeys, ensure_keys
+from gateway.budget_watch import BudgetWatch
+from gateway.fleet import Fleet
+from gateway.gauges import register_gauges
+from gateway.idempotency import Idempotency
+from gateway.limit_shared import open_limits
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.public_http import Resolve, system_resolve
+from gateway.settings import Settings
+from gateway.state import Gateway
+from gateway.webhook_calls import WebhookSettings
+from gateway.webhooks import Webhooks
+from pricing.database import Database
+from pricing.directory import DirectorySettings, KeyDirectory
+from pricing.idempotency import IdempotencyStore
+from pricing.ledger import Ledger, LedgerSettings
+from pricing.migrations import check, upgrade
+from pricing.usage import Usage
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, fleet: Fleet, resolve: Resolve = system_resolve
+) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
+    """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here.
+
+    `resolve` finds the addresses of the hosts that clients name in webhooks.
+    """
+    release = version("farebox")
+    metrics = Metrics(release)
+    async with AsyncExitStack() as stack:
+        if settings.embedded_database:
+            settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
+        database = await Database.open(settings.database)
+        stack.push_async_callback(database.close)
+        # The embedded database belongs to this process alone; a shared one is migrated on purpose.
+        await (upgrade(database) if settings.embedded_database else check(database))
+        first_keys = await ensure_keys(database, settings)
+        ledger = await Ledger.open(
+            database,
+            LedgerSettings(
+                lease_ms=int(settings.lease_seconds * 1000),
+                checkpoint_ms=int(settings.checkpoint_seconds * 1000),
+                commit_observer=metrics.commit,
+            ),
+        )
+        stack.push_async_callback(ledger.close)
+        keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
+        stack.push_async_callback(keys.close)
+        pipeline = Pipeline(ledger, metrics)
+        limits = open_limits(settings, metrics)
+        stack.push_async_callback(limits.close)
+        webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
+        stack.push_async_callback(webhooks.close)
+        idempotency = Idempotency(
+            IdempotencyStore(database),
+            Usage(database),
+            life_ms=int(settings.idempotency_hours * 3_600_000),
+            bytes_max=settings.idempotency_bytes_max,
+        )
+        await idempotency.open()
+        stack.push_async_callback(idempotency.close)
+        budgets = await BudgetWatch.open(database)
+        stack.push_async_callback(budgets.close)
+        gateway = Gateway(
+            settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks, limits, idempotency, database
+        )
+        register_gauges(gateway, budgets)
+        yield gateway, first_keys
