@@ -249,9 +249,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(milliseconds=st.sampled_from([1_000, HOUR, 9 * HOUR, DAY - 1]))
     def wait(self, milliseconds: int) -> None:
-        # Less than two days in a run of a few of these: request ids may be used again after that.
-        self.world.clock.at += milliseconds if self.waited < 4 else 1_000
-        self.waited += 1
+        # Less than two days in all, since a request id may be used again after that.
+        if self.waited + milliseconds < 2 * DAY - HOUR:
+            self.waited += milliseconds
+            self.world.clock.at += milliseconds
 
     @rule(number=st.integers(0, 1), limit=account_limits)
     def limit_account(self, number: int, limit: Limit) -> None:
