@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document of a gateway: its routes, with the schemas of the models that it serves."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
@@ -11,7 +12,6 @@ from gateway.catalog import Catalog, Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.openapi.operation import EVENTS, JSON, Operation, operation_of
-from gateway.parameters import Route as ParameterRoute
 from gateway.protocol.answers import Error
 from gateway.protocol.checks import Body, with_ranges
 from gateway.protocol.schema import schema_of
@@ -169,18 +169,20 @@ class _Schemas:
         """The body, or one of as many as there are different ranges among the models that are served."""
         if operation.ranges is None:
             return self.add(body)
-        models: dict[str, list[Model]] = {}
+        alike: dict[str, tuple[Fields, list[Model]]] = {}
         for model in self.catalog:
-            models.setdefault(model.profile.name, []).append(model)
-        references = [self._narrowed(body, operation.ranges, profile, served) for profile, served in models.items()]
+            schema = schema_of(with_ranges(body, model.profile.route(operation.ranges)), REFERENCE)
+            alike.setdefault(json.dumps(schema), (schema, []))[1].append(model)
+        references = [self._narrowed(body.__name__, schema, models) for schema, models in alike.values()]
         return references[0] if len(references) == 1 else {"anyOf": references}
 
-    def _narrowed(self, body: type[Body], ranges: ParameterRoute, profile: str, models: Sequence[Model]) -> Fields:
-        name = f"{body.__name__}.{profile}"
-        schema = schema_of(with_ranges(body, models[0].profile.route(ranges)), REFERENCE)
-        schema["title"] = name
+    def _narrowed(self, name: str, schema: Fields, models: Sequence[Model]) -> Fields:
+        schema["title"] = name = f"{name}.{models[0].profile.name}"
+        names = [model.name for model in models]
         if "model" in schema["properties"]:
-            schema["properties"]["model"]["enum"] = [model.name for model in models]
+            schema["properties"]["model"]["enum"] = names
+        else:
+            schema["description"] = f"For {', '.join(names)}."
         return self._put(name, schema)
 
     def _put(self, name: str, schema: Fields) -> Fields:

@@ -12,7 +12,7 @@ from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
 from gateway.protocol.chat import Format, SamplingFields
 from gateway.protocol.checks import conflict
-from gateway.protocol.schema import SENT, JSONSchema, forbids
+from gateway.protocol.schema import SENT, JSONSchema, forbids, implies
 
 LOGPROBS_MAX = 5  # OpenAI's bound
 TOKEN_ID_MAX = 2**31
@@ -57,6 +57,10 @@ Prompts = Annotated[
 ]
 
 
+TEXTS: JSONSchema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+CONSTRAINT: JSONSchema = {"type": "object", "properties": {"type": {"not": {"const": "text"}}}}
+
+
 class CompletionBody(SamplingFields):
     prompt: Prompts
     echo: bool = False
@@ -64,7 +68,11 @@ class CompletionBody(SamplingFields):
     logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
     response_format: Format | None = None
 
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (forbids({"echo": {"const": True}}, {"logprobs": SENT}),)
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        forbids({"echo": {"const": True}}, {"logprobs": SENT}),
+        # A response format needs prompts that are texts; `text` constrains nothing.
+        implies({"response_format": CONSTRAINT}, {"prompt": TEXTS}),
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "CompletionBody":
