@@ -20,7 +20,6 @@ from pricing.database import Database
 from pricing.errors import MissingPackage
 from pricing.money import Picodollars, format_usd
 
-_PAGE: Final = 5_000
 _TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason")
 _NUMBERS: Final = (
     "account_id",
@@ -42,12 +41,16 @@ COLUMNS: Final = (*_TEXTS, *_NUMBERS, "cost_usd", "settled_time")
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """Which entries: settled from `since` (inclusive) to `until` (exclusive), in milliseconds since 1970 UTC."""
+    """Which entries: settled from `since` (inclusive) to `until` (exclusive), in milliseconds since 1970 UTC.
+
+    `page` is how many are read at a time.
+    """
 
     since: int = 0
     until: int | None = None
     account_id: int | None = None
     key_id: int | None = None
+    page: int = 5_000
 
 
 EVERYTHING: Final = ExportFilter()
@@ -100,7 +103,7 @@ async def _pages(database: Database, which: ExportFilter) -> AsyncIterator[list[
         select(*(columns[name] for name in (*_TEXTS, *_NUMBERS)))
         .where(*wanted)
         .order_by(columns.settled_at, columns.request_id)
-        .limit(_PAGE)
+        .limit(which.page)
     )
     after: tuple[int, str] | None = None
     while True:
