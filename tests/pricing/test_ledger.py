@@ -168,9 +168,10 @@ async def test_a_late_clock_does_not_reopen_a_period(world: World) -> None:
     async with world.ledger() as ledger:
         world.clock.at = NOON + DAY
         await stood(world, ledger, key, 10)
-        world.clock.at = NOON
+    world.clock.at = NOON
+    async with world.ledger() as late:
         with pytest.raises(InsufficientFunds):
-            await stood(world, ledger, key, 1)
+            await stood(world, late, key, 1)
 
 
 async def test_a_lowered_limit_stops_new_requests_and_no_running_one(world: World) -> None:
