@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres
 from tests.server import Server, start_server
+
+__all__ = ["postgres"]
 
 ALL_MODELS = "all"
 
