@@ -165,11 +165,10 @@ async def test_a_period_ends_in_utc_and_a_request_counts_where_it_was_reserved(w
 
 async def test_a_late_clock_does_not_reopen_a_period(world: World) -> None:
     key = (await world.key(limit(10, LimitKind.DAY))).key
-    async with world.ledger() as ledger:
+    async with world.ledger() as ledger, world.ledger() as late:  # the second one knows nothing of the key yet
         world.clock.at = NOON + DAY
         await stood(world, ledger, key, 10)
-    world.clock.at = NOON
-    async with world.ledger() as late:
+        world.clock.at = NOON
         with pytest.raises(InsufficientFunds):
             await stood(world, late, key, 1)
 
