@@ -29,6 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ) as running:
         running.wait_until_ready()
         yield running
+    # After all tests: the database and the log hold no key in clear.
+    running.assert_no_secrets()
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,15 @@ class Server:
         """Run another `farebox` command on the same settings."""
         return run_farebox(self.environment, *arguments)
 
+    def assert_no_secrets(self, *more: str) -> None:
+        """Neither the log nor a file of the data folder holds a key in clear."""
+        known = ("FAREBOX_BOOTSTRAP_KEY", "FAREBOX_ADMIN_KEY", "FAREBOX_WEBHOOK_SECRET")
+        keys = [*more, *(self.environment[name] for name in known if name in self.environment)]
+        for path in filter(Path.is_file, self.folder.rglob("*")):
+            content = path.read_bytes()
+            for key in keys:
+                assert key.encode() not in content, f"{path.name} holds a key in clear"
+
     def find_port(self) -> None:
         """The port that the system chose, from the log."""
         deadline = time.monotonic() + START_SECONDS_MAX
