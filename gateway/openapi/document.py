@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from starlette.routing import BaseRoute, Route
@@ -13,7 +14,8 @@ from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.openapi.operation import EVENTS, JSON, Operation, operation_of
 from gateway.protocol.answers import Error
-from gateway.protocol.checks import Body, with_ranges
+from gateway.protocol.checks import Body
+from gateway.protocol.models import body_schema
 from gateway.protocol.schema import schema_of
 
 REFERENCE = "#/components/schemas/{model}"
@@ -29,6 +31,7 @@ answers HEAD too. Every error has the shape of the schema `Error`.
 
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
+    "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
     "Models": "What is served, for how much, with which parameters.",
     "Usage": "What your key spent, and what it may.",
@@ -124,7 +127,8 @@ def _query_parameters(query: type[Body] | None) -> list[Fields]:
         found = {key: value for key, value in field.items() if key != "description"}
         described = {"description": field["description"]} if "description" in field else {}
         required = name in schema.get("required", ())
-        parameters.append({"name": name, "in": "query", "required": required, **described, "schema": _given(found)})
+        one = {"name": name, "in": "query", "required": required, **described, "schema": _given(found)}
+        parameters.append(one if one["schema"].get("type") != "array" else {**one, "style": "form", "explode": False})
     return parameters
 
 
@@ -146,15 +150,17 @@ class _Schemas:
         self.catalog = catalog
         self.found: Fields = {}
 
-    def add(self, shape: type[Any]) -> Fields:
+    def add(self, shape: type[Any] | UnionType) -> Fields:
         """The schema of a body or an answer: a reference where it has a name, a list of such, or any object."""
         if get_origin(shape) is list:
             return {"type": "array", "items": self.add(*get_args(shape))}
+        if isinstance(shape, UnionType):
+            return {"anyOf": [self.add(one) for one in get_args(shape)]}
         if shape is dict:
             return {"type": "object"}
         return self._put(shape.__name__, schema_of(shape, REFERENCE))
 
-    def answer(self, media: str, shape: type[Any] | None) -> Fields:
+    def answer(self, media: str, shape: type[Any] | UnionType | None) -> Fields:
         if shape is None:
             return {"schema": {"type": "string"}}
         if media == EVENTS:
@@ -171,19 +177,18 @@ class _Schemas:
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
         for model in self.catalog:
-            schema = schema_of(with_ranges(body, model.profile.route(operation.ranges)), REFERENCE)
+            schema = body_schema(body, model, operation.ranges, REFERENCE)
             alike.setdefault(json.dumps(schema), (schema, []))[1].append(model)
-        references = [self._narrowed(body.__name__, schema, models) for schema, models in alike.values()]
+        references = []
+        for schema, models in alike.values():
+            names = [model.name for model in models]
+            schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}.{names[0]}"
+            if "model" in schema["properties"]:
+                schema["properties"]["model"]["enum"] = names
+            else:
+                schema["description"] = f"For {', '.join(names)}."
+            references.append(self._put(name, schema))
         return references[0] if len(references) == 1 else {"anyOf": references}
-
-    def _narrowed(self, name: str, schema: Fields, models: Sequence[Model]) -> Fields:
-        schema["title"] = name = f"{name}.{models[0].profile.name}"
-        names = [model.name for model in models]
-        if "model" in schema["properties"]:
-            schema["properties"]["model"]["enum"] = names
-        else:
-            schema["description"] = f"For {', '.join(names)}."
-        return self._put(name, schema)
 
     def _put(self, name: str, schema: Fields) -> Fields:
         """Keep it and its parts. Raises ValueError where two shapes have one name."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, TypeVar
 
 from gateway.parameters import Route
@@ -19,9 +20,9 @@ class Operation:
 
     `body` is checked with the ranges of each model's profile on the route `ranges`, or as it is. `query` holds the
     parameters of the query string as a body's fields. `answers` maps media types to the TypedDict of the document, or
-    of each event, or to None for plain text. `errors` are the statuses beyond those that any route has; `others` are
-    answers with another status that aren't of the errors' shape. `admitted` marks routes whose answers carry rate
-    limits and that take an Idempotency-Key.
+    the TypedDicts of its events, or to None for plain text. `errors` are the statuses beyond those that any route has;
+    `others` are answers with another status that aren't of the errors' shape. `admitted` marks routes whose answers
+    carry rate limits and that take an Idempotency-Key.
     """
 
     tag: str
@@ -30,7 +31,7 @@ class Operation:
     body: type[Body] | None = None
     ranges: Route | None = None
     query: type[Body] | None = None
-    answers: Mapping[str, type[Any] | None] = field(default_factory=dict)
+    answers: Mapping[str, type[Any] | UnionType | None] = field(default_factory=dict)
     status: int = 200
     errors: tuple[int, ...] = ()
     others: Mapping[int, type[Any]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """`/admin`: what it takes and gives. Amounts are decimal strings in US dollars ("25.00"), times ISO 8601."""
 
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
@@ -16,8 +17,11 @@ from pricing.usage import Dimension, UsageTotal
 
 GRACE_SECONDS_MAX = 90 * 86_400
 PAGE_MAX = 1000
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 USD_PATTERN = r"^-?[0-9]{1,6}(\.[0-9]{1,12})?$"
 ID_MAX = 2**63 - 1
+
+OwnDimension = Literal["day", "key", "model"]  # a key's own usage has one account
 
 
 def _usd(value: object) -> Picodollars:
@@ -36,11 +40,22 @@ def _moment(value: object) -> int:
     return int(moment.astimezone(UTC).timestamp() * 1000)
 
 
+def _day(value: object) -> date:
+    # Pydantic would take seconds since 1970 too.
+    if not isinstance(value, str) or not DAY.fullmatch(value):
+        raise ValueError("it must be a day such as 2027-01-31.")
+    return date.fromisoformat(value)
+
+
 def _dimensions(value: object) -> object:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
 def _by_default() -> list[Dimension]:
+    return ["day", "model"]
+
+
+def _own_default() -> list[OwnDimension]:
     return ["day", "model"]
 
 
@@ -51,6 +66,7 @@ USD = Annotated[
 ]
 Moment = Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 """Milliseconds since 1970 UTC."""
+Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Id = Annotated[int, Field(ge=0, le=ID_MAX)]
 Plain = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]  # PostgreSQL holds no NUL
 
@@ -144,9 +160,8 @@ class AuditPage(Query):
 class UsageQuery(Query):
     """Days are UTC and inclusive."""
 
-    by: Annotated[list[Dimension], BeforeValidator(_dimensions)] = Field(default_factory=_by_default)
-    since: date | None = None
-    until: date | None = None
+    since: Day | None = None
+    until: Day | None = None
     model: Plain | None = None
     format: Literal["json", "csv"] | None = None
 
@@ -157,7 +172,12 @@ class UsageQuery(Query):
         return self
 
 
+class OwnUsageQuery(UsageQuery):
+    by: Annotated[list[OwnDimension], BeforeValidator(_dimensions)] = Field(default_factory=_own_default)
+
+
 class AdminUsageQuery(UsageQuery):
+    by: Annotated[list[Dimension], BeforeValidator(_dimensions)] = Field(default_factory=_by_default)
     account_id: Id | None = None
     key_id: Id | None = None
 

@@ -46,12 +46,13 @@ Prompts = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
                 _IDS,
                 {"type": "array", "minItems": 1, "items": _IDS},
             ],
-            "description": "What to go on from: a text, several texts, token ids, or several lists of token ids.",
+            "description": "What to go on from: a text, several texts, token ids, or several lists of token ids. "
+            "An empty text works only where the model's tokenizer puts a token in front.",
         }
     ),
 ]

@@ -10,7 +10,7 @@ from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import Body, with_ranges
 from gateway.protocol.native import NativeBody
-from gateway.protocol.schema import schema_of
+from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
 from pricing.price import Price
 
 PICODOLLARS_PER_CENT = 10**10
@@ -141,7 +141,7 @@ def catalog_model(model: Model) -> CatalogModel:
     schemas: ModelSchemas = {
         "openai": {
             "path": "/v1/openai/chat/completions",
-            "input": body_schema(ChatBody, model, "openai"),
+            "input": _named(body_schema(ChatBody, model, "openai"), model),
             "output": schema_of(answers.ChatCompletion),
             "streaming": schema_of(answers.ChatChunk),
         },
@@ -155,14 +155,20 @@ def catalog_model(model: Model) -> CatalogModel:
     return {**catalog_entry(model), "schemas": schemas}
 
 
-def body_schema(body: type[Body], model: Model, route: Route) -> dict[str, Any]:
-    """What this model takes: its profile's ranges, its name, and its card's default length."""
-    schema = schema_of(with_ranges(body, model.profile.route(route)))
+def body_schema(body: type[Body], model: Model, route: Route, ref_template: str = DEFINITIONS) -> JSONSchema:
+    """What this model takes: its profile's ranges, its card's default length, and tools where it can call them."""
+    schema = schema_of(with_ranges(body, model.profile.route(route)), ref_template)
     properties = schema["properties"]
-    if "model" in properties:
-        properties["model"] = {**properties["model"], "const": model.name}
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
+    if "tools" in properties and model.card.tool_call_parser is None:
+        some: JSONSchema = {"type": "array", "minItems": 1}
+        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": {"const": "none"}})]
+    return schema
+
+
+def _named(schema: JSONSchema, model: Model) -> JSONSchema:
+    schema["properties"]["model"] = {**schema["properties"]["model"], "const": model.name}
     return schema
 
 

@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 16
 async def get_usage(request: Request) -> Response:
     """Totals by any of day, account, key and model."""
     query = read_query(request, protocol.AdminUsageQuery)
-    return await report(request, query, account_id=query.account_id, key_id=query.key_id)
+    return await report(request, query, query.by, account_id=query.account_id, key_id=query.key_id)
 
 
 @documented(

@@ -3,20 +3,21 @@
 Its own key only, not its account's other keys: those may be in other hands. `/admin/usage` shows them all.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.errors import InvalidParameter, NotFound
+from gateway.errors import NotFound
 from gateway.openapi.operation import JSON, Operation, documented
 from gateway.protocol import admin_answers as answers
-from gateway.protocol.admin import UsageQuery
+from gateway.protocol.admin import OwnUsageQuery, UsageQuery
 from gateway.protocol.checks import validate
 from gateway.protocol.usage_report import request_fields, usage_csv, usage_report
 from gateway.state import Gateway
 from pricing.keys import Key
-from pricing.usage import Usage
+from pricing.usage import Dimension, Usage
 
 TAG = "Usage"
 TOTALS = {JSON: answers.UsageReport, "text/csv": None}
@@ -27,21 +28,24 @@ TOTALS = {JSON: answers.UsageReport, "text/csv": None}
         TAG,
         "What your key spent",
         "Totals by any of day, key and model, separated by commas. CSV with `format=csv` or `Accept: text/csv`.",
-        query=UsageQuery,
+        query=OwnUsageQuery,
         answers=TOTALS,
     )
 )
 async def get_usage(request: Request) -> Response:
     """`GET /v1/usage?by=day,model&since=2026-11-01&until=2026-11-30`, as JSON or (`format=csv` or Accept) CSV."""
     key: Key = request.scope["farebox.key"]
-    query = validate(UsageQuery, dict(request.query_params), {})
-    if "account" in query.by:
-        raise InvalidParameter("`by` may be any of day, key and model, separated by commas; got account.", param="by")
-    return await report(request, query, key_id=key.id)
+    query = validate(OwnUsageQuery, dict(request.query_params), {})
+    return await report(request, query, query.by, key_id=key.id)
 
 
 async def report(
-    request: Request, query: UsageQuery, *, account_id: int | None = None, key_id: int | None = None
+    request: Request,
+    query: UsageQuery,
+    by: Sequence[Dimension],
+    *,
+    account_id: int | None = None,
+    key_id: int | None = None,
 ) -> Response:
     """Totals in the format that is asked for."""
     totals = partial(
@@ -52,10 +56,10 @@ async def report(
         key_id=key_id,
         model=query.model,
     )
-    rows = await totals(query.by)
+    rows = await totals(by)
     wanted = query.format or ("csv" if "text/csv" in request.headers.get("accept", "") else "json")
     if wanted == "csv":
-        return Response(usage_csv(rows, query.by), media_type="text/csv")
+        return Response(usage_csv(rows, by), media_type="text/csv")
     (total,) = await totals(())
     return JSONResponse(usage_report(rows, total))
 

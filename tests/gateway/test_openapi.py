@@ -1,0 +1,311 @@
+"""The OpenAPI document: complete, valid, exactly as strict as the gateway, true of its answers; and its page."""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import schemathesis
+from starlette.routing import Route
+
+from engine.script import RequestScript, Script, Step
+from gateway.app import create_app
+from gateway.catalog import Model
+from gateway.errors import GatewayError
+from gateway.openapi.operation import operation_of
+from gateway.parameters import Route as ParameterRoute
+from gateway.protocol.chat import ChatBody
+from gateway.protocol.checks import Body, parse_json, validate
+from gateway.protocol.models import body_schema
+from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
+from tests.gateway.test_fuzz import VALID, WRONG, places, replaced
+from tests.server import Server, start_server
+
+LLAMA8 = "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo"
+SCHEMATHESIS_SECONDS_MAX = 22
+
+SCRIPT = Script(
+    requests=(
+        RequestScript((Step("reason", "Let me think"), Step("emit", "Four it is")), match="please reason"),
+        RequestScript((Step("call", "get_weather", arguments='{"city": "Paris"}'),), match="please call"),
+        RequestScript((Step("emit", "Hello there, how are you"),)),
+    ),
+    context_length=131072,
+)
+
+
+@pytest.fixture
+async def served(gateway_server: GatewayServers) -> Any:
+    async with gateway_server(
+        script=SCRIPT, cards=(DEMO, LLAMA2, LLAMA8), webhook_secret="w" * 24, admin_key="a" * 24
+    ) as server:
+        yield server
+
+
+async def document_of(server: GatewayServer) -> dict[str, Any]:
+    async with server.client() as http:
+        del http.headers["authorization"]
+        answer = await http.get("/openapi.json")
+    assert answer.status_code == 200
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def test_every_route_is_in_the_document(served: GatewayServer) -> None:
+    document = await document_of(served)
+    routes = [route for route in create_app(served.gateway).routes if isinstance(route, Route)]
+    for route in routes:
+        assert operation_of(route.endpoint) is not None, f"{route.path} is not documented"
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+        for method in (route.methods or set()) - {"HEAD"}:
+            assert method.lower() in document["paths"][path]
+    assert len(routes) == sum(len(item) for item in document["paths"].values())
+
+
+async def test_the_document_is_valid_and_names_are_unique(served: GatewayServer) -> None:
+    document = await document_of(served)
+    schemathesis.openapi.from_dict(document).validate()
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    text = json.dumps(document)
+    for reference in set(re.findall(r'"\$ref": "#/([^"]+)"', text)):
+        at = document
+        for part in reference.split("/"):
+            at = at[part]
+    for name, schema in document["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert "$defs" not in schema, name
+
+
+async def test_open_routes_and_keyed_ones_are_told_apart(served: GatewayServer) -> None:
+    document = await document_of(served)
+    async with served.client() as http:
+        del http.headers["authorization"]
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                status = (await http.request(method, path.replace("{id}", "1"))).status_code
+                assert (status == 401) == ("security" not in operation), path
+
+
+# What JSON Schema can't say: a named function must be among the tools, `best_of` must equal `n`, and so on.
+BEYOND_SCHEMA = re.compile(r"names a function that isn't in `tools`|mean the same and differ|`best_of` must")
+
+
+def accepted(kind: type[Body], raw: bytes, model: Model, route: ParameterRoute) -> tuple[bool, str]:
+    """Whether the gateway takes the body for this model, and what it says."""
+    try:
+        body = validate(kind, parse_json(raw), model.profile.route(route))
+    except GatewayError as error:
+        return False, error.message
+    calls = isinstance(body, ChatBody) and body.tools and body.tool_choice != "none"
+    # The renderer refuses these.
+    return not (calls and model.card.tool_call_parser is None), ""
+
+
+MORE = ["2", "0.5", '"none"', '"x"', '["x"]', "[1]", '["text"]', '{"type": "regex"}', '{"type": "text"}', "[[1]]"]
+
+
+@pytest.mark.parametrize("model", [DEMO, LLAMA2, LLAMA8])
+@pytest.mark.parametrize(("kind", "route", "body"), [valid[1:] for valid in VALID], ids=lambda kind: str(kind)[:20])
+async def test_a_models_schema_accepts_what_the_gateway_does(
+    served: GatewayServer, model: str, kind: type[Body], route: ParameterRoute, body: dict[str, Any]
+) -> None:
+    """Every value at every place of a valid body, and every field left out or added."""
+    found = served.gateway.catalog.get(model)
+    assert found is not None
+    validator = jsonschema.Draft202012Validator(body_schema(kind, found, route))
+    marker = "\u2603"
+    whole = body | {name: marker for name in kind.model_fields if name not in body}
+    sent: list[str] = [json.dumps(body)]
+    for place in places(whole):
+        with_marker = replaced(body, place, marker) if len(place) > 1 or place[0] in body else body | {place[0]: marker}
+        text = json.dumps(with_marker, ensure_ascii=False)
+        sent += [text.replace(f'"{marker}"', literal) for literal in WRONG + MORE]
+        sent.append(json.dumps(without(with_marker, place)))
+    disagreements = []
+    for text in sent:
+        agrees, message = accepted(kind, text.encode(), found, route)
+        if agrees != validator.is_valid(json.loads(text)) and not BEYOND_SCHEMA.search(message):
+            disagreements.append((text, message))
+    assert disagreements == []
+
+
+def without(value: Any, place: tuple[Any, ...]) -> Any:
+    changed = deepcopy(value)
+    at = changed
+    for key in place[:-1]:
+        at = at[key]
+    del at[place[-1]]
+    return changed
+
+
+def closed(schema: Any) -> Any:
+    """The same schema, where no object may have a field that isn't described."""
+    match schema:
+        case {"properties": properties, **rest} if "additionalProperties" not in rest:
+            return {**closed(rest), "properties": closed(properties), "additionalProperties": False}
+        case dict():
+            return {name: closed(item) for name, item in schema.items()}
+        case list():
+            return [closed(item) for item in schema]
+        case _:
+            return schema
+
+
+CHAT = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}]}
+TOOLS = {"tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+
+
+def asking(text: str, **fields: object) -> dict[str, object]:
+    return {"model": DEMO, "messages": [{"role": "user", "content": text}], **fields}
+
+
+POSTS: list[tuple[str, dict[str, object]]] = [
+    ("/v1/chat/completions", CHAT),
+    ("/v1/chat/completions", CHAT | {"n": 2, "logprobs": True, "top_logprobs": 2}),
+    ("/v1/chat/completions", CHAT | {"max_tokens": 0}),
+    ("/v1/chat/completions", asking("please reason")),
+    ("/v1/chat/completions", asking("please call", **TOOLS)),
+    ("/v1/completions", {"model": DEMO, "prompt": ["one", "two"], "logprobs": 2}),
+    ("/v1/completions", {"model": DEMO, "prompt": "one", "echo": True}),
+    (f"/v1/inference/{DEMO}", {"input": "one", "num_responses": 2}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS, ids=lambda value: str(value)[:60])
+async def test_answers_and_events_have_the_documented_fields_only(
+    served: GatewayServer, path: str, body: dict[str, object]
+) -> None:
+    document = await document_of(served)
+    described = document["paths"][path.replace(DEMO, "{model}")]["post"]["responses"]["200"]["content"]
+    async with served.client() as http:
+        whole = (await http.post(path, json=body)).json()
+        holds(document, described["application/json"]["schema"], whole)
+        extra = {} if "input" in body else {"stream_options": {"continuous_usage_stats": True}}
+        single = {"num_responses": 1} if "input" in body else {}
+        answer = await http.post(path, json={**body, "stream": True, **extra, **single})
+    event_schema = described["text/event-stream"]["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert len(events) > 1
+    for event in events:
+        if event != "[DONE]":
+            holds(document, event_schema["anyOf"][0], json.loads(event))
+
+
+GETS = [
+    "/v1/models",
+    f"/v1/models/{DEMO}",
+    "/models/list",
+    f"/models/{DEMO}",
+    "/v1/usage",
+    "/v1/me/rate_limit",
+    "/v1/webhooks/secret",
+    "/health",
+    "/health/live",
+]
+
+
+@pytest.mark.parametrize("path", GETS)
+async def test_documents_have_the_documented_fields_only(served: GatewayServer, path: str) -> None:
+    document = await document_of(served)
+    async with served.client() as http:
+        made = (await http.post("/v1/chat/completions", json=CHAT)).json()["id"]
+        answer = await http.get(path)
+        request = await http.get(f"/v1/requests/{made}")
+    described = document["paths"][path.replace(DEMO, "{model}")]["get"]["responses"]["200"]["content"]
+    holds(document, described["application/json"]["schema"], answer.json())
+    holds(document, {"$ref": "#/components/schemas/RequestEntry"}, request.json())
+
+
+async def test_administrations_answers_have_the_documented_fields_only(served: GatewayServer) -> None:
+    document = await document_of(served)
+    limited = {"limit": {"kind": "day", "amount_usd": "1.50"}, "models": [DEMO], "requests_per_minute": 5}
+    async with served.client("a" * 24) as http:
+        account = await http.post("/admin/accounts", json={"name": "acme"})
+        terms = {"account_id": account.json()["id"], "name": "bot", "terms": limited}
+        key = await http.post("/admin/keys", json=terms)
+        lists = {name: await http.get(f"/admin/{name}") for name in ("accounts", "keys", "audit", "usage")}
+    holds(document, {"$ref": "#/components/schemas/AccountFields"}, account.json())
+    holds(document, {"$ref": "#/components/schemas/NewKeyFields"}, key.json())
+    for name, shape in (("accounts", "AccountList"), ("keys", "KeyList"), ("audit", "AuditList")):
+        assert lists[name].json()["data"]
+        holds(document, {"$ref": f"#/components/schemas/{shape}"}, lists[name].json())
+    holds(document, {"$ref": "#/components/schemas/UsageReport"}, lists["usage"].json())
+
+
+def holds(document: dict[str, Any], schema: dict[str, Any], value: object) -> None:
+    """The value has the schema, and no field that it doesn't describe."""
+    components = closed(document["components"]["schemas"])
+    jsonschema.validate(value, {**schema, "components": {"schemas": components}}, jsonschema.Draft202012Validator)
+
+
+async def test_the_page_needs_no_network_and_shows_every_path(served: GatewayServer) -> None:
+    document = await document_of(served)
+    async with served.client() as http:
+        del http.headers["authorization"]
+        answer = await http.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.text
+    assert not re.search(r"<script|<link|<img|@import|url\(|(src|href)=.?https?:", page)
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in page
+    for anchor in set(re.findall(r'href="#([^"]+)"', page)):
+        assert f'id="{anchor}"' in page
+    assert "≥ 0, ≤ 2" in page
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    script = {"context_length": 131072, "request": [{"steps": [{"emit": "Hello there, how are you"}]}]}
+    with start_server(
+        tmp_path_factory.mktemp("schemathesis"),
+        FAREBOX_MODELS=f"{DEMO},{LLAMA2}",
+        FAREBOX_SOURCE=f"scripted:{json.dumps(script)}",
+        FAREBOX_BOOTSTRAP_KEY=f"test-{secrets.token_hex(16)}",
+        FAREBOX_ADMIN_KEY=f"admin-{secrets.token_hex(16)}",
+        FAREBOX_WEBHOOK_SECRET=secrets.token_hex(16),
+    ) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("admin", "options"),
+    [
+        (False, ["--exclude-path-regex", "^/(admin|v1/openai)"]),
+        # What an account may be called, and which changes make sense, isn't all in the schemas.
+        (True, ["--include-path-regex", "^/admin", "--exclude-checks", "positive_data_acceptance"]),
+    ],
+    ids=["clients", "administration"],
+)
+def test_schemathesis_finds_nothing(
+    live: Server, tmp_path: Path, repository: Path, admin: bool, options: list[str]
+) -> None:
+    """Every check it has: statuses, headers and schemas of answers, valid bodies accepted, invalid ones refused."""
+    key = live.admin_key if admin else live.key
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{live.url}/openapi.json",
+        f"--header=Authorization: Bearer {key}",
+        "--checks=all",
+        "--phases=coverage,fuzzing",
+        "--max-examples=5",
+        f"--max-time={SCHEMATHESIS_SECONDS_MAX}",
+        "--seed=1",
+        *options,
+    ]
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(repository)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-12_000:] + result.stderr[-2_000:]
+    assert '"status": 500' not in live.output
