@@ -167,10 +167,14 @@ async def test_a_late_clock_does_not_reopen_a_period(world: World) -> None:
     key = (await world.key(limit(10, LimitKind.DAY))).key
     async with world.ledger() as ledger, world.ledger() as late:  # the second one knows nothing of the key yet
         world.clock.at = NOON + DAY
-        await stood(world, ledger, key, 10)
+        await stood(world, ledger, key, 7)
         world.clock.at = NOON
         with pytest.raises(InsufficientFunds):
-            await stood(world, late, key, 1)
+            await stood(world, late, key, 4)
+        (await stood(world, late, key, 3)).settle(used(1), Outcome.FINISHED)
+        await late.flush()
+        balance = await world.accounts.balance(key.account_id)
+        assert (balance.spent, balance.reserved) == (2 * TOKEN, 7 * TOKEN)
 
 
 async def test_a_lowered_limit_stops_new_requests_and_no_running_one(world: World) -> None:

@@ -8,14 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
 from pricing.balance import Limit, LimitKind
 from pricing.cost import Tokens, cost
+from pricing.database import Database
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
@@ -92,6 +96,45 @@ async def test_a_process_taken_for_dead_does_not_charge_twice(world: World, capl
         assert await let_lease_run_out(survivor, lease_clock) == 0  # adopted: now it has a lease
         assert await let_lease_run_out(survivor, lease_clock) == 1
         assert await world.open_reservations() == 0
+
+
+class Interrupted(Database):
+    """A database in which something else happens just before a write."""
+
+    before_write: Callable[[], Awaitable[None]] | None = None
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        happening, self.before_write = self.before_write, None
+        if happening is not None:
+            await happening()
+        async with super().write() as connection:
+            yield connection
+
+
+async def test_a_process_that_beats_at_the_last_moment_lives(world: World) -> None:
+    key = (await world.key()).key
+    lease_clock = HandClock()
+    database = await Interrupted.open(world.url)
+    assert isinstance(database, Interrupted)
+    settings = quick(clock=world.clock, monotonic=lease_clock, lease_ms=LEASE, heartbeat_ms=LEASE // 3)
+    survivor = await Ledger.open(database, settings)
+    async with world.ledger(lease_ms=LEASE, heartbeat_ms=LEASE // 3) as slow:
+        reservation = slow.reserve(world.request(key, 10))
+        await reservation.stands()
+
+        async def beat() -> None:
+            async with world.database.write() as connection:
+                await connection.execute(update(tables.processes).values(beat=tables.processes.c.beat + 1))
+
+        database.before_write = beat  # the first write is the one that would settle for the dead
+        assert await let_lease_run_out(survivor, lease_clock) == 0
+        assert database.before_write is None
+        reservation.settle(used(3), Outcome.FINISHED)
+        await slow.flush()
+        assert slow.overtaken == 0
+    await survivor.close()
+    await database.close()
 
 
 async def test_an_outage_of_the_database_kills_nobody(world: World) -> None:

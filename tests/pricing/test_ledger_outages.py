@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing.balance import Limit, LimitKind
 from pricing.database import Database, unavailable_reason
@@ -17,7 +19,7 @@ from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
 from tests.pricing.conftest import PostgresServer
-from tests.pricing.ledger_world import TOKEN, World, used
+from tests.pricing.ledger_world import TOKEN, World, quick, used
 
 Step = Callable[[], Awaitable[None]]
 
@@ -28,6 +30,7 @@ async def outlive(world: World, ledger: Ledger, away: Step, back: Step) -> None:
     running = [ledger.reserve(world.request(key, 10)) for _ in range(5)]
     await asyncio.gather(*(one.stands() for one in running))
     await away()
+    assert running[0].settle(used(8), Outcome.FINISHED) == 9 * TOKEN  # before anybody knows that it is away
     refused = 0
     async with asyncio.timeout(30):
         while ledger.available:
@@ -37,7 +40,7 @@ async def outlive(world: World, ledger: Ledger, away: Step, back: Step) -> None:
             assert caught.value.retry_after_s > 0
     with pytest.raises(LedgerUnavailable):
         ledger.reserve(world.request(key, 10))
-    for one in running:
+    for one in running[1:]:
         one.observe(used(4))
         assert one.settle(used(8), Outcome.FINISHED) == 9 * TOKEN
     with pytest.raises(LedgerUnavailable):
@@ -94,6 +97,49 @@ async def test_connections_cut_while_idle_refuse_nobody(world: World, postgres: 
         await postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test_%'")
         await asyncio.gather(*(ledger.reserve(world.request(key, 1)).stands() for _ in range(20)))
         assert ledger.available
+
+
+class LosesAnswers(Database):
+    """A database that commits, and whose answer is then lost, as often as told."""
+
+    lost_answers = 0
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        async with super().write() as connection:
+            yield connection
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise LedgerUnavailable("the answer was lost")
+
+
+async def test_a_commit_without_an_answer_reserves_nothing_and_charges_once(world: World) -> None:
+    key = (await world.key()).key
+    database = await LosesAnswers.open(world.url)
+    assert isinstance(database, LosesAnswers)
+    ledger = await Ledger.open(database, quick(clock=world.clock))
+    first = ledger.reserve(world.request(key, 10))
+    await first.stands()
+
+    database.lost_answers = 1
+    first.settle(used(4), Outcome.FINISHED)
+    async with asyncio.timeout(10):
+        while ledger.unsettled or not ledger.available:
+            await asyncio.sleep(0.01)
+    assert await world.entry_sums(key.id) == (1, 5 * TOKEN)
+    assert ledger.overtaken == 0
+
+    database.lost_answers = 1
+    with pytest.raises(LedgerUnavailable):  # it was written all the same, and is voided again
+        await ledger.reserve(world.request(key, 10, "unanswered")).stands()
+    async with asyncio.timeout(10):
+        while await world.open_reservations() or not ledger.available:
+            await asyncio.sleep(0.01)
+    await ledger.flush()
+    assert (await world.keys.balance(key.id)).reserved == 0
+    assert await world.entry_sums(key.id) == (2, 5 * TOKEN)
+    await ledger.close()
+    await database.close()
 
 
 async def forbid(world: World, table: str) -> None:
