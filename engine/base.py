@@ -9,6 +9,7 @@ Errors:
     ├── EngineStartError        the engine can't be started; the sentence says what to do
     ├── PromptError             this prompt can't be rendered; the client can mend it
     │   └── UnsupportedFeature  the model or its card lacks what the request needs
+    ├── NotInstalled            this needs a package that isn't there
     ├── EngineOverloaded        queues are full; try again later
     ├── GenerationFailed        this request failed; others may go on
     └── EngineDead              the engine is gone; only a restart of the process helps
@@ -43,6 +44,10 @@ class PromptError(EngineError):
 
 class UnsupportedFeature(PromptError):
     """The request needs something that this model or its card doesn't have."""
+
+
+class NotInstalled(EngineError):
+    """What was asked for needs a package that isn't installed. The message names it."""
 
 
 class EngineOverloaded(EngineError):
@@ -106,7 +111,8 @@ class ResponseFormat:
 class Conversation:
     """A chat request as far as the prompt and the parsing of the answer depend on it.
 
-    `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated.
+    `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
+    message is the beginning of the answer, and the model goes on from it.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -117,6 +123,7 @@ class Conversation:
     reasoning_effort: str | None = None
     chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
     cache_salt: str | None = None
+    continue_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

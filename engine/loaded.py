@@ -6,6 +6,7 @@ Importing this module imports vLLM, which takes seconds: `engine.embedded` does 
 
 import atexit
 
+from engine import messages_format  # noqa: F401 - imported with the rest of vLLM, so that no request waits for it
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core
@@ -74,3 +75,7 @@ class LoadedEngine:
         """Ends vLLM's processes; blocks for at most about `seconds`."""
         atexit.unregister(self.shutdown)
         self.core.shutdown(seconds)
+
+    def close(self) -> None:
+        """Closes what vLLM leaves to the garbage collector. In the event loop, after `shutdown`."""
+        self.core.engine_core.resources.ctx.destroy(linger=0)

@@ -145,6 +145,8 @@ class VLLMRenderer:
             reasoning_effort=conversation.reasoning_effort,
             chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
             cache_salt=conversation.cache_salt,
+            add_generation_prompt=not conversation.continue_final,
+            continue_final_message=conversation.continue_final,
         )
 
     def _rendered(self, request: _Request, engine_input: EngineInput) -> Rendered:

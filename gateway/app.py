@@ -12,10 +12,11 @@ from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
 from gateway.exchange import Generating
 from gateway.responses import on_http_exception
-from gateway.routes import admin, documents, health, models, native, openai, usage
+from gateway.routes import admin, anthropic, documents, health, models, native, openai, usage
 from gateway.state import Gateway
 
 OPENAI_PREFIXES = ("/v1", "/v1/openai")
+ANTHROPIC_PREFIXES = ("/v1", "/anthropic/v1")
 # What a browser's script may read of an answer, beside what any script may.
 EXPOSED_HEADERS = (
     "x-request-id",
@@ -66,6 +67,11 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
+        ]
+    for prefix in ANTHROPIC_PREFIXES:
+        routes += [
+            Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),
+            Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
         ]
     return routes
 

@@ -48,7 +48,7 @@ class RequestContext:
 class ContextMiddleware:
     """Outermost: gives every answer its `x-request-id` and `openai-processing-ms`, counts it and logs it.
 
-    Whatever is raised inside becomes an error of the one shape here.
+    Whatever is raised inside becomes an error here, in the shape of its route (`gateway.error_shapes`).
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[str]) -> None:
@@ -82,7 +82,7 @@ class ContextMiddleware:
                 raise  # the answer has begun; the server closes the connection
             known = from_exception(error)
             context.fail(known.code, error)
-            await ErrorResponse(known)(scope, receive, start_with_headers)
+            await ErrorResponse(known, context.route, context.id)(scope, receive, start_with_headers)
         finally:
             self._record(context, scope["method"])
 

@@ -20,7 +20,8 @@
                                      limits_unavailable, shutting_down
 
 Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native
-clients the second. The engine's and the ledger's errors become these in `from_exception`, the one table.
+clients the second; `gateway.error_shapes` has Anthropic's. The engine's and the ledger's errors become these in
+`from_exception`, the one table.
 """
 
 from collections.abc import Mapping
@@ -172,6 +173,8 @@ def from_exception(error: Exception) -> GatewayError:
                 code="engine_dead",
                 retry_after_seconds=30,
             )
+        case engines.NotInstalled():
+            return NotInstalled(str(error))
         case engines.EngineError():
             return EngineFailed("The engine failed on this request. Only the tokens it delivered were charged.")
         case money.InsufficientFunds():

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engine.base import Prompt, Sampling
 from gateway.context import RequestContext
+from gateway.error_shapes import error_event
 from gateway.errors import BodyTooLarge, InvalidRequest, Unavailable, UnsupportedMediaType, from_exception
 from gateway.fleet import Served
 from gateway.generations import Part
@@ -138,8 +139,8 @@ class Exchange:
     async def _end_with(self, error: Exception) -> None:
         known = from_exception(error)
         self.context.fail(known.code, error)
-        event = f"data: {json.dumps(known.body(), ensure_ascii=False)}\n\n"
-        await self.send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        event = error_event(known, self.context.route, self.context.id)
+        await self.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -15,7 +15,13 @@ import annotated_types
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict
 from pydantic.fields import FieldInfo
 
-Route = Literal["openai", "native"]
+Route = Literal["openai", "native", "messages", "responses"]
+
+# What these routes call the parameters of the OpenAI routes.
+_NAMES: dict[Route, dict[str, str]] = {
+    "messages": {"stop": "stop_sequences"},
+    "responses": {"max_tokens": "max_output_tokens"},
+}
 
 
 class Parameter(BaseModel):
@@ -74,7 +80,10 @@ class Profile:
     native: dict[str, Parameter]
 
     def route(self, route: Route) -> dict[str, Parameter]:
-        return self.openai if route == "openai" else self.native
+        if route == "native":
+            return self.native
+        names = _NAMES.get(route, {})
+        return {names.get(name, name): parameter for name, parameter in self.openai.items()}
 
 
 @functools.cache

@@ -6,14 +6,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
+from gateway.error_shapes import error_body
 from gateway.errors import GatewayError, from_exception
 
 
 class ErrorResponse(JSONResponse):
-    """An error as the client sees it, in the one shape of `gateway.errors`."""
+    """An error as the client sees it: in the shape of its route (`gateway.error_shapes`)."""
 
-    def __init__(self, error: GatewayError) -> None:
-        super().__init__(error.body(), status_code=error.status, headers=error.headers)
+    def __init__(self, error: GatewayError, route: str, request_id: str) -> None:
+        super().__init__(error_body(error, route, request_id), status_code=error.status, headers=error.headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -25,8 +26,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"allow": allowed})
         known.headers = {"allow": allowed}
-    request.scope["farebox.context"].fail(known.code, error)
-    return ErrorResponse(known)
+    context = request.scope["farebox.context"]
+    context.fail(known.code, error)
+    return ErrorResponse(known, context.route, context.id)
 
 
 def _methods(request: Request) -> set[str]:

@@ -6,7 +6,7 @@ allowed. Nothing is clamped, coerced or ignored.
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, create_model, model_validator
@@ -17,6 +17,7 @@ from gateway.parameters import Parameter
 from gateway.protocol.schema import JSONSchema, describe_nulls
 
 JSONObject = dict[str, object]
+Unsupported = tuple[str, str, object]  # the field, why not, and what was sent
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
 
 
@@ -29,6 +30,11 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
+
+    @classmethod
+    def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
+        """What the body as it was sent asks for and can't get, whatever else is right or wrong with it."""
+        return openai_unsupported(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -106,7 +112,7 @@ def validate(body: type[B], values: JSONObject, parameters: Mapping[str, Paramet
 
     Raises InvalidParameter for the first fault, InvalidRequest(unsupported_parameter) for what can't be honoured.
     """
-    _refuse_unsupported(values)
+    _refuse_unsupported(body, values)
     try:
         return with_ranges(body, parameters).model_validate(values)
     except ValidationError as error:
@@ -124,19 +130,28 @@ def conflict(param: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", "{reason}", {"param": param, "reason": reason})
 
 
-def _refuse_unsupported(values: JSONObject) -> None:
-    reasons = {name: reason for name, reason in REFUSED.items() if name in values}
+def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
+    """What no OpenAI route of this gateway can honour."""
+    yield from refused_fields(values, REFUSED)
     if values.get("store") is True:
-        reasons["store"] = "this gateway keeps no answers"
+        yield "store", "this gateway keeps no answers", True
     if values.get("modalities", ["text"]) != ["text"]:
-        reasons["modalities"] = "this model writes text only"
+        yield "modalities", "this model writes text only", values["modalities"]
     if values.get("service_tier", "auto") not in ("auto", "default"):
-        reasons["service_tier"] = "there is one tier, `auto` or `default`"
-    for name, reason in reasons.items():
+        yield "service_tier", "there is one tier, `auto` or `default`", values["service_tier"]
+
+
+def refused_fields(values: JSONObject, reasons: Mapping[str, str]) -> Iterator[Unsupported]:
+    """Of the fields that can't be honoured with whatever value, those that were sent."""
+    return ((name, reason, values[name]) for name, reason in reasons.items() if name in values)
+
+
+def _refuse_unsupported(body: type[Body], values: JSONObject) -> None:
+    for param, reason, sent in body.unsupported(values):
         raise InvalidRequest(
-            f"`{name}` can't be honoured: {reason}. Leave it out; got {show(values[name])}.",
+            f"`{param}` can't be honoured: {reason}. Leave it out; got {show(sent)}.",
             code="unsupported_parameter",
-            param=name,
+            param=param,
         )
 
 

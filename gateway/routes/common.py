@@ -28,6 +28,6 @@ def find_model(exchange: Exchange, name: str) -> Served:
     return served
 
 
-def new_id(kind: str) -> str:
+def new_id(kind: str, mark: str = "-") -> str:
     """The id of an answer, which is also the request's name in the ledger: `chatcmpl-` and 128 random bits."""
-    return f"{kind}-{secrets.token_hex(16)}"
+    return f"{kind}{mark}{secrets.token_hex(16)}"

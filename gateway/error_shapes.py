@@ -1,0 +1,44 @@
+"""An error as a route's clients expect it: OpenAI's shape, or Anthropic's where Anthropic's clients call.
+
+Status, message, code and headers are the same everywhere; only the body and the event differ. This is the one place
+that knows which route has which.
+"""
+
+import json
+
+from gateway.errors import GatewayError
+
+ANTHROPIC_ROUTES = frozenset(
+    f"{prefix}/v1/messages{rest}" for prefix in ("", "/anthropic") for rest in ("", "/count_tokens")
+)
+RESPONSES_ROUTES = frozenset({"/v1/responses", "/v1/openai/responses"})
+
+# https://platform.claude.com/docs/en/api/errors
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def error_body(error: GatewayError, route: str, request_id: str) -> dict[str, object]:
+    """The document. Anthropic's has what ours has, and more: `type`, and types of its own."""
+    if route not in ANTHROPIC_ROUTES:
+        return error.body()
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    fields = {"type": kind, "message": error.message, "param": error.param, "code": error.code}
+    return {"type": "error", "error": fields, "request_id": request_id, "detail": error.message}
+
+
+def error_event(error: GatewayError, route: str, request_id: str) -> bytes:
+    """What ends a stream that has begun. Where a stream's events have names, this one is called `error`."""
+    body = error_body(error, route, request_id)
+    name = "event: error\n" if route in ANTHROPIC_ROUTES | RESPONSES_ROUTES else ""
+    if route in RESPONSES_ROUTES:
+        # OpenAI's event has the fields at its top; its SDKs raise for a field `error`.
+        body = {"type": "error", "code": error.code, "message": error.message, "param": error.param, **body}
+    return f"{name}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()

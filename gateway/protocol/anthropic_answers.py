@@ -1,0 +1,119 @@
+"""The shapes of what Anthropic's clients get, for the documents; see `gateway.protocol.answers`."""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+
+
+class AnthropicErrorFields(TypedDict):
+    """`type` is Anthropic's; `code` and `param` are as on the other routes."""
+
+    type: str
+    message: str
+    param: str | None
+    code: str
+
+
+class AnthropicError(TypedDict):
+    """An error of the Messages API: Anthropic's shape, with `detail` as everywhere."""
+
+    type: Literal["error"]
+    error: AnthropicErrorFields
+    request_id: str
+    detail: str
+
+
+class MessageUsage(TypedDict):
+    """The prompt is `input_tokens` and `cache_read_input_tokens` together. `estimated_cost` is in US dollars."""
+
+    input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    estimated_cost: NotRequired[float]
+
+
+class MessageText(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class MessageThinking(TypedDict):
+    """`signature` is made up: it is there because clients expect one."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: NotRequired[str]
+
+
+class MessageToolUse(TypedDict):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, object]
+
+
+class Message(TypedDict):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    content: list[MessageText | MessageThinking | MessageToolUse]
+    model: str
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+class MessageStart(TypedDict):
+    type: Literal["message_start"]
+    message: Message
+
+
+class BlockStart(TypedDict):
+    type: Literal["content_block_start"]
+    index: int
+    content_block: MessageText | MessageThinking | MessageToolUse
+
+
+class BlockDeltaFields(TypedDict):
+    """`type` says which of the others is there."""
+
+    type: Literal["text_delta", "thinking_delta", "signature_delta", "input_json_delta"]
+    text: NotRequired[str]
+    thinking: NotRequired[str]
+    signature: NotRequired[str]
+    partial_json: NotRequired[str]
+
+
+class BlockDelta(TypedDict):
+    type: Literal["content_block_delta"]
+    index: int
+    delta: BlockDeltaFields
+
+
+class BlockStop(TypedDict):
+    type: Literal["content_block_stop"]
+    index: int
+
+
+class MessageDeltaFields(TypedDict):
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+
+
+class MessageDelta(TypedDict):
+    type: Literal["message_delta"]
+    delta: MessageDeltaFields
+    usage: MessageUsage
+
+
+class MessageStop(TypedDict):
+    type: Literal["message_stop"]
+
+
+MessageEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
+
+
+class TokenCount(TypedDict):
+    input_tokens: int

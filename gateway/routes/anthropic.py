@@ -1,0 +1,70 @@
+"""Anthropic's Messages API, under `/v1/messages` and `/anthropic/v1/messages`."""
+
+from engine.formats import messages_format
+from gateway.exchange import Exchange
+from gateway.openapi.operation import EVENTS, JSON, Operation, documented
+from gateway.pipeline import fit_to_context
+from gateway.protocol import anthropic_answers as answers
+from gateway.protocol.anthropic import CountTokensBody, MessagesBody
+from gateway.protocol.checks import parse_json, validate
+from gateway.protocol.usage import usage_fields
+from gateway.routes.common import new_id, served_model
+
+TAG = "Anthropic"
+ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)
+
+
+@documented(
+    Operation(
+        TAG,
+        "Answer a conversation, in Anthropic's format",
+        "The model's own parameter ranges hold. `usage` has `estimated_cost`; in a stream it comes with the event "
+        "`message_delta`. A conversation that ends with an assistant's message is gone on from there.",
+        body=MessagesBody,
+        ranges="messages",
+        answers={JSON: answers.Message, EVENTS: answers.MessageEvent},
+        others=ERRORS,
+        admitted=True,
+    )
+)
+async def messages(exchange: Exchange) -> None:
+    """`POST /v1/messages`."""
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values)
+    body = validate(MessagesBody, values, served.model.profile.route("messages"))
+    await exchange.admit(served)
+    form = await messages_format()
+    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    sampling = body.sampling(fit_to_context(served, prompt, body.max_tokens))
+    request_id = new_id("msg", "_")
+    async with exchange.generate(request_id, served, prompt, sampling, stream=body.stream, user=body.user) as metered:
+
+        def usage() -> dict[str, object]:
+            return usage_fields(metered.counts, metered.cost)
+
+        if body.stream:
+            await exchange.stream(form.events(metered, request_id, body.model, usage))
+        else:
+            await exchange.respond(await form.document(metered, request_id, body.model, usage))
+
+
+@documented(
+    Operation(
+        TAG,
+        "Count a prompt's tokens, in Anthropic's format",
+        "Free of charge; it counts as a request.",
+        body=CountTokensBody,
+        answers={JSON: answers.TokenCount},
+        others=ERRORS,
+        admitted=True,
+    )
+)
+async def count_tokens(exchange: Exchange) -> None:
+    """`POST /v1/messages/count_tokens`."""
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values)
+    body = validate(CountTokensBody, values, {})
+    await exchange.admit(served)
+    form = await messages_format()
+    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    await exchange.respond({"input_tokens": prompt.tokens})
