@@ -97,19 +97,33 @@ class UserMessage(Body):
     name: str | None = None
 
 
+def _absent_if_empty(value: object) -> object:
+    return None if value == [] else value
+
+
 class AssistantMessage(Body):
-    """An answer of before, as the API gave it: its extra fields may come back with it."""
+    """An answer of before, as the API gave it: its extra fields may come back with it.
+
+    LangChain's ChatDeepInfra and LlamaIndex send `tool_calls: []` with an answer that had none; LiteLLM adds
+    `provider_specific_fields` of its own.
+    """
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, min_length=1, max_length=TOOL_CALLS_MAX)] | None = None
+    tool_calls: Annotated[
+        Annotated[list[ToolCall], Field(fail_fast=True, max_length=TOOL_CALLS_MAX)] | None,
+        BeforeValidator(_absent_if_empty),
+    ] = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     annotations: list[JsonValue] | None = None
+    provider_specific_fields: dict[str, JsonValue] | None = Field(None, exclude=True)
 
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (one_of_fields(SENT, "content", "tool_calls"),)
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        {"anyOf": [one_of_fields(SENT, "content"), one_of_fields({"type": "array", "minItems": 1}, "tool_calls")]},
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
