@@ -99,7 +99,7 @@ def _adapter(name: str) -> "TypeAdapter[typing.Any] | None":
     """What pydantic makes of the field's type; None for the few that it can't check (vLLM will)."""
     hint = next(field.type for field in fields(AsyncEngineArgs) if field.name == name)
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(typing.cast(typing.Any, hint), config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass of vLLM's with a config of its own, or a name that vLLM doesn't export
         return None
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # vLLM asks its processes to end, and kills them after this long.
-STOP_SECONDS = 5.0
+STOP_SECONDS = 10.0
 
 
 class EmbeddedEngine:
@@ -56,9 +56,9 @@ class EmbeddedEngine:
 
         vLLM allows this: what its AsyncLLM does in the event loop starts with the first request.
         """
-        environment.prepare(local=is_folder(self._spec.source))
-        self._logs = environment.EngineLogs()
         try:
+            environment.prepare(local=is_folder(self._spec.source))
+            self._logs = environment.EngineLogs()
             self._loaded = await self._load(self._logs.config_path)
             await self._loaded.warm_up()
         except Exception as error:
@@ -85,9 +85,11 @@ class EmbeddedEngine:
 
         def load() -> None:
             try:
+                from engine.lifeline import sheltered_from_ctrl_c
                 from engine.loaded import LoadedEngine
 
-                loaded, error = LoadedEngine(self._spec, log_config_path), None
+                with sheltered_from_ctrl_c():
+                    loaded, error = LoadedEngine(self._spec, log_config_path), None
             except Exception as caught:
                 loaded, error = None, caught
             if not loop.is_closed():
@@ -125,6 +127,7 @@ class EmbeddedEngine:
         if self._loaded is not None:
             self._loaded.fail_running(EngineDead("The engine has been stopped."))
             await asyncio.to_thread(self._loaded.shutdown, STOP_SECONDS)
+            self._loaded.close()
         if self._logs is not None:
             self._logs.close()
 

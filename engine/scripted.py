@@ -34,6 +34,8 @@ from engine.base import (
 from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
+
+_DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
 
 _WORD = re.compile(r"\s*\S+|\s+$")
@@ -157,6 +159,7 @@ class ScriptedGeneration:
             raise GenerationFailed(step.text)
         elif step.kind == "die":
             self._engine.die()
+            raise EngineDead(_DEAD)
 
     def _tokens(self, index: int, step: Step, calls: int) -> list[Delta]:
         deltas = []
@@ -237,7 +240,7 @@ class ScriptedEngine:
         if self._state is not EngineState.STOPPED:
             self._state = state
         for generation in list(self.running):
-            generation.end(EngineDead("The engine has stopped; the server must be restarted."))
+            generation.end(EngineDead(_DEAD))
 
     def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
         return ScriptedRenderer(chat_format)

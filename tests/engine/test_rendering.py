@@ -1,0 +1,136 @@
+"""Prompts: exact lengths, tools, refusals in the client's words."""
+
+import pytest
+
+from engine.base import ChatFormat, Conversation, EngineStartError, JSONValue, PromptError, UnsupportedFeature
+from engine.embedded import EmbeddedEngine
+from tests.engine.conftest import LLAMA, WEATHER, Start, chat, read
+
+HELLO: list[dict[str, JSONValue]] = [{"role": "user", "content": "Hello!"}]
+
+
+async def test_chat_uses_the_models_template(engine: EmbeddedEngine) -> None:
+    prompt = await chat(engine, "Hello!")
+    text = engine.renderer(LLAMA).prompt_text(prompt)
+    assert "Hello!" in text
+    assert "assistant" in text
+
+
+async def test_template_of_the_card_wins(engine: EmbeddedEngine) -> None:
+    template = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    renderer = engine.renderer(ChatFormat(chat_template=template))
+    assert renderer.prompt_text(await renderer.chat(Conversation(HELLO))) == "[Hello!]"
+
+
+async def test_text_is_kept_and_gets_a_bos(engine: EmbeddedEngine) -> None:
+    renderer = engine.renderer(LLAMA)
+    prompt = await renderer.text("Once upon a time")
+    bare = await renderer.text("")
+    assert renderer.prompt_text(prompt) == "Once upon a time"
+    assert bare.tokens == 1
+    assert prompt.tokens > 2
+
+
+async def test_length_is_exact_beyond_the_context(engine: EmbeddedEngine) -> None:
+    renderer = engine.renderer(LLAMA)
+    one, many = await renderer.text("ab "), await renderer.text("ab " * (engine.context_length + 10))
+    assert many.tokens > engine.context_length
+    assert (many.tokens - 1) % (engine.context_length + 10) == 0 or many.tokens > one.tokens
+
+
+async def test_content_parts_are_text(engine: EmbeddedEngine) -> None:
+    parts: JSONValue = [{"type": "text", "text": "Hello"}, {"type": "text", "text": " there!"}]
+    prompt = await engine.renderer(LLAMA).chat(Conversation([{"role": "user", "content": parts}]))
+    text = engine.renderer(LLAMA).prompt_text(prompt)
+    assert "Hello" in text
+    assert "there!" in text
+
+
+async def test_image_is_refused(engine: EmbeddedEngine) -> None:
+    part: JSONValue = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    with pytest.raises(PromptError) as caught:
+        await engine.renderer(LLAMA).chat(Conversation([{"role": "user", "content": part}]))
+    assert "--" not in str(caught.value)
+
+
+async def test_earlier_tool_calls_are_rendered_and_left_alone(engine: EmbeddedEngine) -> None:
+    call: JSONValue = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+    }
+    messages: list[dict[str, JSONValue]] = [
+        {"role": "user", "content": "What is the weather in Paris?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+    ]
+    renderer = engine.renderer(LLAMA)
+    prompt = await renderer.chat(Conversation(messages, tools=[WEATHER], tool_choice="auto"))
+    assert "sunny" in renderer.prompt_text(prompt)
+    assert call == {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+    }
+
+
+async def test_tool_choice_none_leaves_the_tools_out(engine: EmbeddedEngine) -> None:
+    renderer = engine.renderer(LLAMA)
+    without = await renderer.chat(Conversation(HELLO))
+    refused = await renderer.chat(Conversation(HELLO, tools=[WEATHER], tool_choice="none"))
+    offered = await renderer.chat(Conversation(HELLO, tools=[WEATHER], tool_choice="auto"))
+    assert refused.tokens == without.tokens < offered.tokens
+
+
+async def test_tools_need_a_parser(engine: EmbeddedEngine) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        await chat(engine, "Hello!", ChatFormat(), tools=[WEATHER], tool_choice="auto")
+    assert caught.value.param == "tools"
+
+
+async def test_named_tool_must_be_given(engine: EmbeddedEngine) -> None:
+    choice: JSONValue = {"type": "function", "function": {"name": "get_time"}}
+    with pytest.raises(PromptError) as caught:
+        await chat(engine, "Hello!", tools=[WEATHER], tool_choice=choice)
+    assert caught.value.param == "tool_choice"
+    assert "get_weather" in str(caught.value)
+
+
+async def test_request_cannot_bring_a_template(engine: EmbeddedEngine) -> None:
+    with pytest.raises(PromptError) as caught:
+        await chat(engine, "Hello!", chat_template_kwargs={"chat_template": "{{ 1 }}"})
+    assert caught.value.param == "chat_template_kwargs"
+
+
+async def test_template_that_raises_is_the_clients_error(engine: EmbeddedEngine) -> None:
+    card = ChatFormat(chat_template="{{ raise_exception('Roles must alternate.') }}")
+    with pytest.raises(PromptError, match=r"Roles must alternate\."):
+        await chat(engine, "Hello!", card)
+
+
+async def test_token_ids_are_checked(engine: EmbeddedEngine, start: Start) -> None:
+    renderer = engine.renderer(LLAMA)
+    prompt = renderer.token_ids([5, 6, 7])
+    assert prompt.tokens == 3
+    assert await read(await start(prompt=prompt, max_tokens=1))
+    for wrong in (-1, 10**7):
+        with pytest.raises(PromptError) as caught:
+            renderer.token_ids([5, wrong])
+        assert str(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["tool_call_parser", "reasoning_parser"])
+async def test_unknown_parser_stops_the_start(engine: EmbeddedEngine, field: str) -> None:
+    card = ChatFormat(**{field: "llama3_jsn"})
+    with pytest.raises(EngineStartError, match=f"{field} = 'llama3_jsn'"):
+        engine.renderer(card)
+    with pytest.raises(EngineStartError, match="did you mean 'llama3_json'"):
+        engine.renderer(ChatFormat(tool_call_parser="llama3_jsn"))
+
+
+async def test_cache_salt_keeps_prefixes_apart(engine: EmbeddedEngine, start: Start) -> None:
+    said = "A secret beginning that nobody else may time. " * 20
+    await read(await start(prompt=await chat(engine, said, cache_salt="one"), max_tokens=1))
+    other = await start(prompt=await chat(engine, said, cache_salt="two"), max_tokens=1)
+    await read(other)
+    assert other.counts.cached == 0
