@@ -6,7 +6,7 @@ Importing this module imports vLLM, which takes seconds: `engine.embedded` does 
 
 import atexit
 
-from engine import messages_format  # noqa: F401 - imported with the rest of vLLM, so that no request waits for it
+from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core

@@ -12,7 +12,7 @@ from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
 from gateway.exchange import Generating
 from gateway.responses import on_http_exception
-from gateway.routes import admin, anthropic, documents, health, models, native, openai, usage
+from gateway.routes import admin, anthropic, documents, health, models, native, openai, responses, usage
 from gateway.state import Gateway
 
 OPENAI_PREFIXES = ("/v1", "/v1/openai")
@@ -65,6 +65,7 @@ def _routes() -> list[BaseRoute]:
         routes += [
             Route(f"{prefix}/chat/completions", Generating(openai.chat_completions), methods=["POST"]),
             Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
+            Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]

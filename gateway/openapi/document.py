@@ -31,6 +31,7 @@ answers HEAD too. Every error has the shape of the schema `Error`.
 
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
+    "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
     "Models": "What is served, for how much, with which parameters.",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
 
 from engine.base import Sampling
+from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, only
 from gateway.protocol.chat import STOP_CHARACTERS_MAX
 from gateway.protocol.checks import Body, JSONObject, Unsupported, conflict, refused_fields
 from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
@@ -55,34 +56,7 @@ class ToolUseBlock(Body):
     caller: dict[str, JsonValue] | None = None
 
 
-def _only(*types: str) -> BeforeValidator:
-    """Looks at blocks before pydantic does, so that the error says which kind can't be had."""
-
-    def look(value: object) -> object:
-        for block in value if isinstance(value, list) else ():
-            kind = block.get("type") if isinstance(block, dict) else None
-            if kind not in types:
-                found = f'one of type "{kind[:40]}"' if isinstance(kind, str) else "something else"
-                raise ValueError(
-                    f"it must be a text or a list of blocks of type {' or '.join(types)}; it holds {found}."
-                )
-        return value
-
-    return BeforeValidator(look)
-
-
-def _text_or_list(value: object) -> str:
-    return "is:text" if isinstance(value, str) else "is:list"
-
-
-def _block_type(value: object) -> str:
-    return f"block:{value.get('type') if isinstance(value, dict) else getattr(value, 'type', None)}"
-
-
-TEXT = Tag("is:text")
-LIST = (Field(fail_fast=True, min_length=1, max_length=MESSAGES_MAX), Tag("is:list"))
-
-Texts = Annotated[Annotated[str, TEXT] | Annotated[list[TextBlock], *LIST], Discriminator(_text_or_list), _only("text")]
+Texts = Annotated[Annotated[str, TEXT] | Annotated[list[TextBlock], *LIST], TEXT_OR_LIST, only("text")]
 
 
 class ToolResultBlock(Body):
@@ -95,14 +69,14 @@ class ToolResultBlock(Body):
 
 UserBlock = Annotated[
     Annotated[TextBlock, Tag("block:text")] | Annotated[ToolResultBlock, Tag("block:tool_result")],
-    Discriminator(_block_type),
+    BY_TYPE,
 ]
 AssistantBlock = Annotated[
     Annotated[TextBlock, Tag("block:text")]
     | Annotated[ToolUseBlock, Tag("block:tool_use")]
     | Annotated[ThinkingBlock, Tag("block:thinking")]
     | Annotated[RedactedThinkingBlock, Tag("block:redacted_thinking")],
-    Discriminator(_block_type),
+    BY_TYPE,
 ]
 
 
@@ -110,8 +84,8 @@ class UserTurn(Body):
     role: Literal["user"]
     content: Annotated[
         Annotated[str, TEXT] | Annotated[list[UserBlock], *LIST],
-        Discriminator(_text_or_list),
-        _only("text", "tool_result"),
+        TEXT_OR_LIST,
+        only("text", "tool_result"),
     ]
 
 
@@ -119,8 +93,8 @@ class AssistantTurn(Body):
     role: Literal["assistant"]
     content: Annotated[
         Annotated[str, TEXT] | Annotated[list[AssistantBlock], *LIST],
-        Discriminator(_text_or_list),
-        _only("text", "tool_use", "thinking", "redacted_thinking"),
+        TEXT_OR_LIST,
+        only("text", "tool_use", "thinking", "redacted_thinking"),
     ]
 
 
@@ -132,21 +106,16 @@ class SystemTurn(Body):
 
 
 def _of_known_role(value: object) -> object:
-    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
-    if role not in ("user", "assistant", "system"):
+    if field_of(value, "role") not in ("user", "assistant", "system"):
         raise ValueError("a message is an object with the `role` user, assistant or system, and `content`.")
     return value
-
-
-def _role(value: object) -> str:
-    return f"role:{value.get('role') if isinstance(value, dict) else getattr(value, 'role', None)}"
 
 
 Turn = Annotated[
     Annotated[UserTurn, Tag("role:user")]
     | Annotated[AssistantTurn, Tag("role:assistant")]
     | Annotated[SystemTurn, Tag("role:system")],
-    Discriminator(_role),
+    Discriminator(lambda value: f"role:{field_of(value, 'role')}"),
     BeforeValidator(_of_known_role),
 ]
 
