@@ -4,6 +4,7 @@ import asyncio
 from copy import copy
 from enum import Enum
 
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import EngineInput
 from vllm.sampling_params import SamplingParams
@@ -14,8 +15,14 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.executor import Executor
 
+from engine.lifeline import attached
 from engine.outputs import Inbox, StepProcessor
 from engine.stats import EngineMetrics, ServingStats
+
+
+# How many requests vLLM takes before it refuses more, in multiples of those that it can run at once. Those that wait
+# then start within about three times as long as a request takes; beyond that a client does better with a 503 now.
+QUEUE_DEPTH = 4
 
 
 class Statistics(Enum):
@@ -33,10 +40,11 @@ class Core(AsyncLLM):
 
     def __init__(self, args: AsyncEngineArgs, statistics: Statistics) -> None:
         config = args.create_engine_config(UsageContext.API_SERVER)
+        _limit_queue(config)
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
         super().__init__(
             vllm_config=config,
-            executor_class=Executor.get_class(config),
+            executor_class=attached(Executor.get_class(config)),
             # With `log_stats` vLLM would add a logger that prints; ours alone is enough for statistics to be kept.
             log_stats=False,
             stat_loggers=loggers,
@@ -130,3 +138,14 @@ class Core(AsyncLLM):
             await self.engine_core.abort_requests_async(request_ids)
         except EngineDeadError:
             return  # then it has stopped working on it too
+
+
+def _limit_queue(config: VllmConfig) -> None:
+    """Give vLLM's queue an end where the operator has set none: its own default takes requests without bound.
+
+    `max_num_queued_tokens` stays as it is: it says how much prefill may wait, which only a target for the time to first
+    token and the machine's speed can tell (target seconds x prompt tokens per second).
+    """
+    scheduler = config.scheduler_config
+    if scheduler.max_num_queued_reqs is None:
+        scheduler.max_num_queued_reqs = QUEUE_DEPTH * scheduler.max_num_seqs * config.parallel_config.data_parallel_size

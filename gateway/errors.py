@@ -8,6 +8,7 @@
     ├── ModelNotAllowed         403  model_not_allowed
     ├── NotFound                404  not_found, model_not_found
     ├── MethodNotAllowed        405  method_not_allowed
+    ├── RequestTimeout          408  request_timeout
     ├── Conflict                409  already_exists, duplicate_request, idempotency_conflict
     │   ├── StillRunning             idempotency_in_progress, with retry-after
     │   └── AnswerLost               idempotency_answer_lost
@@ -16,8 +17,9 @@
     ├── RateLimited             429  rate_limit_exceeded, with retry-after
     ├── EngineFailed            500  engine_error
     ├── NotInstalled            501  not_installed
-    └── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
-                                     limits_unavailable, shutting_down
+    ├── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
+    │                                limits_unavailable, shutting_down
+    └── TookTooLong             504  deadline_exceeded
 
 Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native
 clients the second; `gateway.error_shapes` has Anthropic's. The engine's and the ledger's errors become these in
@@ -99,6 +101,15 @@ class MethodNotAllowed(GatewayError):
     status, code, type = 405, "method_not_allowed", "invalid_request_error"
 
 
+class RequestTimeout(GatewayError):
+    """The client took too long to send its request. What may still come is not read: the connection is closed."""
+
+    status, code, type = 408, "request_timeout", "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"connection": "close"})
+
+
 class Conflict(GatewayError):
     status, code, type = 409, "conflict", "invalid_request_error"
 
@@ -150,6 +161,28 @@ class Unavailable(GatewayError):
 
     def __init__(self, message: str, *, code: str, retry_after_seconds: int) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(retry_after_seconds)})
+
+
+class TookTooLong(GatewayError):
+    status, code = 504, "deadline_exceeded"
+
+    def __init__(self, seconds_max: float) -> None:
+        # Sent again by itself, it would take as long again, and cost as much.
+        super().__init__(
+            f"The request took longer than the {seconds_max:g} seconds that are allowed, and was ended. Only the "
+            "tokens that were generated were charged. Ask for fewer tokens.",
+            headers={"x-should-retry": "false"},
+        )
+
+
+def shutting_down() -> Unavailable:
+    error = Unavailable(
+        "The gateway is shutting down. Send the request again: another replica may answer.",
+        code="shutting_down",
+        retry_after_seconds=5,
+    )
+    error.headers["connection"] = "close"
+    return error
 
 
 def from_exception(error: Exception) -> GatewayError:

@@ -5,20 +5,21 @@ a disconnect must cancel the handler wherever it is, and a streamed token must c
 """
 
 import asyncio
+import contextlib
 import json
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from engine.base import Prompt, Sampling
+from gateway.bodies import read_body
 from gateway.context import RequestContext
 from gateway.error_shapes import error_event
-from gateway.errors import BodyTooLarge, InvalidRequest, Unavailable, UnsupportedMediaType, from_exception
+from gateway.errors import GatewayError, from_exception, shutting_down
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.idempotency import Attempt, digest_of, idempotency_key
@@ -28,9 +29,9 @@ from gateway.state import Gateway
 from pricing.keys import Key
 from pricing.money import Picodollars, format_usd
 
-JSON_TYPES = ("application/json", "text/json")
 NOTHING = format_usd(Picodollars(0))
 TRACE_HEADERS = ("traceparent", "tracestate")
+GOODBYE_SECONDS = 1.0  # for a client to take the event that ends its stream early
 EVENT_STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -129,12 +130,20 @@ class Exchange:
             async for event in events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
         except asyncio.CancelledError:
-            if self.gateway.pipeline.cutting:
-                await self._end_with(shutting_down())
+            if (ending := self.gateway.pipeline.ending()) is not None:
+                await self._end_early(ending)
             raise
         except Exception as error:
             await self._end_with(error)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _end_early(self, error: GatewayError) -> None:
+        """Say why we end the stream. A client that doesn't read isn't waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._end_with(error)
+                if self.attempt is None:  # for an Idempotency-Key it must not count as a whole answer
+                    await self.send({"type": "http.response.body", "body": b""})
 
     async def _end_with(self, error: Exception) -> None:
         known = from_exception(error)
@@ -163,7 +172,7 @@ class Generating:
         if gateway.stopping:
             raise shutting_down()
         try:
-            body = await read_body(headers, receive, gateway.settings.body_bytes_max)
+            body = await read_body(headers, receive, gateway.settings)
         except ClientDisconnect:
             context.client_gone()
             return
@@ -190,6 +199,10 @@ class Generating:
                 raise shutting_down() from None
             if left:
                 context.client_gone()
+        except GatewayError:
+            if not context.status:
+                raise
+            # else its event has ended the stream
         finally:
             gone.remove_done_callback(cancel)
             gone.cancel()
@@ -213,64 +226,6 @@ class Generating:
             exchange.admission.release()
 
 
-def shutting_down() -> Unavailable:
-    return Unavailable(
-        "The gateway is shutting down. Send the request again: another replica may answer.",
-        code="shutting_down",
-        retry_after_seconds=5,
-    )
-
-
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def read_body(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
-    """The whole body, decompressed.
-
-    Raises UnsupportedMediaType unless it says that it is JSON, BodyTooLarge beyond `bytes_max`, ClientDisconnect.
-    """
-    content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type not in JSON_TYPES and not content_type.endswith("+json"):
-        raise UnsupportedMediaType(f'The body must be JSON (content-type application/json); got "{content_type[:80]}".')
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > bytes_max:
-        raise _too_large(bytes_max)
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-        chunks.append(chunk)
-        more = message.get("more_body", False)
-    body = b"".join(chunks)
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding in ("gzip", "x-gzip"):
-        return _gunzip(body, bytes_max)
-    raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
-
-
-def _gunzip(body: bytes, bytes_max: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        plain = decompressor.decompress(body, bytes_max + 1)
-    except zlib.error as error:
-        raise InvalidRequest(f"The body is not valid gzip: {error}.", code="invalid_json") from None
-    if len(plain) > bytes_max:
-        raise _too_large(bytes_max)
-    if not decompressor.eof:
-        raise InvalidRequest("The gzip body is cut off.", code="invalid_json")
-    return plain
-
-
-def _too_large(bytes_max: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than the {bytes_max} bytes that are allowed. Send less.")

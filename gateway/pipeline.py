@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.base import Delta, EngineError, Generation, Prompt, TokenCounts
-from gateway.errors import InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, TookTooLong, shutting_down
 from gateway.fleet import Served
 from gateway.generations import Part, start
 from gateway.metrics import Metrics, StreamTimer
@@ -58,10 +58,12 @@ Admitted = Callable[[], Awaitable[None]]
 class Pipeline:
     """Runs jobs. `cut_off` ends the running ones, at the end of the drain."""
 
-    def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics, *, seconds_max: float) -> None:
         self._ledger = ledger
         self._metrics = metrics
+        self._seconds_max = seconds_max
         self._running: dict[asyncio.Task[Any], Metered] = {}
+        self._deadlines: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self.cutting = False
 
     @asynccontextmanager
@@ -72,7 +74,7 @@ class Pipeline:
 
         `admitted` is called earlier: once the engine has taken the job and the reservation stands. `report` is filled
         with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable, EngineOverloaded,
-        EngineDead, GenerationFailed.
+        EngineDead, GenerationFailed, TookTooLong.
         """
         reservation = self._reserve(job)
         metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
@@ -80,8 +82,9 @@ class Pipeline:
         assert task is not None
         self._running[task] = metered
         try:
-            await metered.begin(admitted)
-            yield metered
+            async with self._deadline(job, task):
+                await metered.begin(admitted)
+                yield metered
         except PricingError as error:
             metered.void(str(error))
             raise
@@ -94,16 +97,36 @@ class Pipeline:
             report |= metered.report()
             await metered.close()
 
+    @asynccontextmanager
+    async def _deadline(self, job: Job, task: "asyncio.Task[Any]") -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(job.arrived + self._seconds_max - time.perf_counter()) as deadline:
+                self._deadlines[task] = deadline
+                yield
+        except TimeoutError as error:
+            if deadline.expired():
+                raise TookTooLong(self._seconds_max) from error
+            raise
+        finally:
+            del self._deadlines[task]
+
     def cut_off(self) -> None:
         """Cancel what still runs; each request is settled for what it got."""
         self.cutting = True
         for task in self._running:
             task.cancel()
 
-    async def drained(self, seconds: float) -> None:
-        """Wait until nothing runs, at most this long."""
+    async def drained(self, seconds: float | None = None) -> None:
+        """Wait until what runs now has ended, at most this long."""
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
+
+    def ending(self) -> GatewayError | None:
+        """Why the current task's request is being cancelled: we end it, or (None) its client went away."""
+        if self.cutting:
+            return shutting_down()
+        deadline = self._deadlines.get(asyncio.current_task())  # type: ignore[arg-type]  # None is no key
+        return TookTooLong(self._seconds_max) if deadline is not None and deadline.expired() else None
 
     @property
     def running(self) -> int:
@@ -136,7 +159,7 @@ class Pipeline:
     def _outcome(self, error: BaseException) -> Outcome:
         if isinstance(error, EngineError):
             return Outcome.ENGINE_ERROR
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TookTooLong):
             return Outcome.TIMED_OUT
         return Outcome.SHUTDOWN if self.cutting else Outcome.CLIENT_GONE
 

@@ -2,31 +2,23 @@
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import uvicorn
 
 from engine.base import EngineStartError
 from engine.factory import create_engine
-from gateway.app import create_app
 from gateway.assembly import open_gateway
 from gateway.bootstrap import FirstKeys
 from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
+from gateway.http_server import BACKLOG, Server
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.welcome import welcome
 
 log = logging.getLogger("farebox")
-
-BACKLOG = 2048
-KEEP_ALIVE_SECONDS = 75
-SETTLE_SECONDS = 5  # for requests that were cut off: settling waits for nothing but the loop's turn
 
 
 class ServeError(Exception):
@@ -62,7 +54,7 @@ async def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         log.info("listening on http://%s:%d; models are being loaded", host, port)
         async with open_gateway(settings, fleet) as (gateway, first_keys):
-            server = _server(gateway, settings)
+            server = Server(gateway)
             loading = asyncio.create_task(_load(gateway, server, listener, first_keys))
             await server.serve(sockets=[listener])
             loading.cancel()
@@ -70,59 +62,6 @@ async def serve(settings: Settings) -> None:
             await fleet.stop()
     if isinstance(failed, EngineStartError):
         raise failed
-
-
-def _server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
-    return Server(
-        gateway,
-        uvicorn.Config(
-            create_app(gateway),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=None,
-            backlog=BACKLOG,
-        ),
-    )
-
-
-class Server(uvicorn.Server):
-    """uvicorn, whose shutdown lets running requests end within the settings' time, then settles them."""
-
-    def __init__(self, gateway: Gateway, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's would raise the signal again after the shutdown and so end the process with the ledger open."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets running requests finish; a second one cuts them off."""
-        if self.should_exit:
-            self._gateway.pipeline.cut_off()
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gateway.stopping = True
-        seconds = self._gateway.settings.shutdown_seconds
-        running = self._gateway.pipeline.running
-        if running:
-            log.info("finishing %d running requests, within %g s; a second signal cuts them off", running, seconds)
-        cut = asyncio.get_running_loop().call_later(seconds, self._gateway.pipeline.cut_off)
-        try:
-            await super().shutdown(sockets)
-            await self._gateway.pipeline.drained(seconds)  # what runs for a webhook has no connection to wait for
-        finally:
-            cut.cancel()
-            self._gateway.pipeline.cut_off()
-            await self._gateway.pipeline.drained(SETTLE_SECONDS)
 
 
 async def _load(gateway: Gateway, server: uvicorn.Server, listener: socket.socket, first_keys: FirstKeys) -> None:

@@ -93,6 +93,12 @@ class Settings(BaseModel):
     shutdown_seconds: float = Field(
         30.0, ge=0, description="How long running requests may go on after SIGTERM before they are cut off."
     )
+    headers_timeout_seconds: float = Field(20.0, gt=0, description="How long a request's headers may take to come.")
+    body_timeout_seconds: float = Field(60.0, gt=0, description="How long a request's body may take to come.")
+    idle_timeout_seconds: int = Field(75, gt=0, description="How long a connection may wait for its next request.")
+    request_timeout_seconds: float = Field(
+        3600.0, gt=0, description="How long a request may take in all; then it ends with what it has got."
+    )
     lease_seconds: float = Field(
         15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
     )

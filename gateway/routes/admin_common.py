@@ -5,7 +5,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gateway.exchange import read_body
+from gateway.bodies import read_body
 from gateway.protocol import admin as protocol
 from gateway.protocol.checks import Body, parse_json, validate
 from gateway.state import Gateway
@@ -17,7 +17,7 @@ B = TypeVar("B", bound=Body)
 
 async def read_body_as(request: Request, kind: type[B]) -> B:
     """The JSON body; an empty one counts as {}."""
-    raw = await read_body(request.headers, request.receive, gateway_of(request).settings.body_bytes_max)
+    raw = await read_body(request.headers, request.receive, gateway_of(request).settings)
     return validate(kind, parse_json(raw or b"{}"), {})
 
 

@@ -16,12 +16,12 @@ from starlette.types import ASGIApp
 from engine.base import Engine, EngineSpec
 from engine.script import Script
 from engine.scripted import ScriptedEngine
-from gateway.app import create_app
+from gateway.assembly import open_gateway
 from gateway.catalog import load_catalog
 from gateway.fleet import Fleet
+from gateway.http_server import Server
 from gateway.public_http import Resolve, system_resolve
-from gateway.assembly import open_gateway
-from gateway.server import Server, listen
+from gateway.server import listen
 from gateway.settings import Settings
 from gateway.state import Gateway
 from pricing import tables
@@ -41,6 +41,7 @@ class GatewayServer:
     gateway: Gateway
     url: str
     secret: str
+    http: Server
     engines: list[ScriptedEngine] = field(default_factory=list)
 
     def client(self, secret: str | None = None) -> httpx.AsyncClient:
@@ -138,9 +139,9 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
         fleet = Fleet(load_catalog(known), scripted)
         async with open_gateway(known, fleet, resolve) as (gateway, _):
             await fleet.start()
-            server = InnerServer(gateway, plain_config(create_app(gateway)))
+            server = InnerServer(gateway)
             async with serve_app(server) as url:
-                yield GatewayServer(gateway, url, secret, engines)
+                yield GatewayServer(gateway, url, secret, server, engines)
             await fleet.stop()
 
     return make

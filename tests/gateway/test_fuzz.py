@@ -144,7 +144,7 @@ async def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fuzz
     async with open_gateway(known, fleet) as (gateway, _):
         await fleet.start()
         ledger = CountingLedger(gateway.ledger)
-        gateway.pipeline = Pipeline(ledger, gateway.metrics)  # type: ignore[arg-type]  # the pipeline only reserves
+        gateway.pipeline = Pipeline(ledger, gateway.metrics, seconds_max=60)  # type: ignore[arg-type]  # it only reserves
         transport = httpx.ASGITransport(create_app(gateway), raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:

@@ -1,0 +1,86 @@
+"""Connections that can't be held open for nothing: uvicorn's own has no limit on how slowly headers come."""
+
+import asyncio
+import json
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import GatewayError, RequestTimeout
+
+FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. It is closed when the headers of a request take longer than `headers_seconds_max`,
+    counted from the connection's start or from the request's first byte; later, the body's and the request's own
+    limits hold (`gateway.exchange`, `gateway.pipeline`)."""
+
+    headers_seconds_max: float
+    _deadline: asyncio.TimerHandle | None = None
+    _closing_since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._await_headers()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._deadline is None:
+            self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        self._headers_came()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_came()
+        super().connection_lost(exc)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def abort_if_stuck(self, now: float) -> None:
+        """Drop a connection that was to be closed long ago: its client doesn't read what is left. `now` as
+        `loop.time()`."""
+        if self._closing_since is None and self.transport.is_closing():
+            self._closing_since = now
+        if self._closing_since is not None and now - self._closing_since > FLUSH_SECONDS:
+            self.transport.abort()
+
+    def _await_headers(self) -> None:
+        self._deadline = self.loop.call_later(self.headers_seconds_max, self._too_slow)
+
+    def _headers_came(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.busy or self.transport.is_closing():
+            return  # the headers are of a second request, sent while the first is being answered
+        self.transport.write(_answer(RequestTimeout("The request's headers took too long.")))
+        self.transport.close()
+
+
+def connection_class(headers_seconds_max: float) -> type[Connection]:
+    """uvicorn makes connections from a class; this one has the limit in it."""
+
+    class LimitedConnection(Connection):
+        pass
+
+    LimitedConnection.headers_seconds_max = headers_seconds_max
+    return LimitedConnection
+
+
+def _answer(error: GatewayError) -> bytes:
+    body = json.dumps(error.body()).encode()
+    lines = [
+        b"HTTP/1.1 %d Request Timeout" % error.status,
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    ]
+    return b"\r\n".join([*lines, b"", body])
