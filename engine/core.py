@@ -19,7 +19,6 @@ from engine.lifeline import attached
 from engine.outputs import Inbox, StepProcessor
 from engine.stats import EngineMetrics, ServingStats
 
-
 # How many requests vLLM takes before it refuses more, in multiples of those that it can run at once. Those that wait
 # then start within about three times as long as a request takes; beyond that a client does better with a 503 now.
 QUEUE_DEPTH = 4
