@@ -16,6 +16,7 @@ from vllm.transformers_utils.config import get_config
 
 from engine.base import EngineSpec, EngineStartError, JSONValue
 from engine.core import Statistics
+from engine.temperature import NAME as HIGH_TEMPERATURE
 
 # Card fields that say the same as one of vLLM's options: two places for one fact would have to agree.
 _FIELDS = {
@@ -46,6 +47,8 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         options.setdefault("enforce_eager", True)
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             options.setdefault("kv_cache_memory_bytes", CPU_KV_CACHE_BYTES)
+    if "speculative_config" not in options and options.get("runner") != "pooling":  # vLLM takes none with these
+        options["logits_processors"] = [*_list(options.get("logits_processors")), HIGH_TEMPERATURE]
     if log_config_path is not None:
         options.setdefault("log_config_file", log_config_path)
     _check_devices(options)
@@ -57,6 +60,10 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         "max_model_len": spec.context_length,
     }
     return AsyncEngineArgs(**arguments)
+
+
+def _list(value: JSONValue) -> list[JSONValue]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def statistics(spec: EngineSpec) -> Statistics:

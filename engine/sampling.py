@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from engine.base import Sampling
+from engine.temperature import split
 
 # vLLM's own least temperature (`sampling_params._MAX_TEMP`): it would raise a smaller one to this and log a warning
 # for each request.
@@ -43,6 +44,7 @@ def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED
             temperature, top_k = 1.0, 1
     elif temperature < _TEMPERATURE_MIN:
         temperature = _TEMPERATURE_MIN
+    temperature, min_p, extra = split(temperature, sampling.min_p)
     bias = {token: max(-_BIAS_MAX, min(_BIAS_MAX, value)) for token, value in sampling.logit_bias.items()}
     return SamplingParams(
         n=sampling.n,
@@ -50,7 +52,7 @@ def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED
         temperature=temperature,
         top_p=sampling.top_p,
         top_k=top_k,
-        min_p=sampling.min_p,
+        min_p=min_p,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
@@ -59,6 +61,7 @@ def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
         logit_bias=bias or None,
+        extra_args=extra,
         output_kind=RequestOutputKind.DELTA,
         structured_outputs=constraints.structured_outputs,
         skip_special_tokens=constraints.skip_special_tokens,

@@ -149,3 +149,16 @@ def test_the_real_engine_is_not_broken_by_what_passes_the_checks(server: Server,
         answer = http.post("/v1/chat/completions", json=body)
         assert answer.status_code < 500, answer.text[:500]
         assert http.post("/v1/chat/completions", content=CHAT.raw("farebox/demo", "n", "1", stream=False)).is_success
+
+
+def test_a_temperature_above_vllms_highest_does_more(server: Server) -> None:
+    """vLLM takes 2 at most. If 100 were cut to it, the same seed would give the same text."""
+    body = {"input": "Hello!", "max_new_tokens": 24, "seed": 7, "top_p": 1}
+    with server.client() as http:
+        texts = [
+            http.post("/v1/inference/farebox/demo", json=body | {"temperature": temperature}).json()["results"]
+            for temperature in (2, 2, 100, 100)
+        ]
+    assert texts[0] == texts[1]
+    assert texts[2] == texts[3]
+    assert texts[0] != texts[2]
