@@ -8,13 +8,14 @@ ARGS   ?=
 # Which vLLM to install: auto looks at the machine; cpu, cuda or none
 BUILD  ?= auto
 
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format bench profile clean
 
 help:
 	@echo "make run    install what is missing and serve the demo model on http://127.0.0.1:8000"
 	@echo "make test   lint and run all tests"
 	@echo "make lint   ruff, mypy, import-linter"
-	@echo "make bench  measure Farebox beside vLLM's own server"
+	@echo "make bench  measure Farebox beside vLLM's own server; make bench ARGS=--quick takes a few minutes"
+	@echo "make profile  where Farebox's front end spends its time under load"
 	@echo "make clean  remove the virtual environment; the data folder stays"
 
 run: $(VENV)/.installed
@@ -33,8 +34,11 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench $(ARGS)
+
+profile: $(VENV)/.installed-bench
+	@$(BIN)/python -m bench.profile $(ARGS)
 
 $(VENV)/.installed: pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) --build $(BUILD)
@@ -42,6 +46,10 @@ $(VENV)/.installed: pyproject.toml scripts/install.py
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PYTHON) scripts/install.py --venv $(VENV) --build $(BUILD) --extra dev
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(PYTHON) scripts/install.py --venv $(VENV) --build $(BUILD) --extra bench
 	@touch $@
 
 clean:

@@ -1,0 +1,41 @@
+"""The engine that every subject runs: the demo model with the same settings, in the spelling of each."""
+
+import os
+from pathlib import Path
+
+MODEL = Path(__file__).resolve().parent.parent / "engine" / "demo" / "model"
+MODEL_NAME = "farebox/demo"
+CONTEXT_LENGTH = 131072
+TOOL_CALL_PARSER = "llama3_json"
+
+# Fields of vLLM's AsyncEngineArgs. Compiling takes minutes on a CPU; the rest is what the servers would choose
+# themselves, written down so that all choose the same.
+OPTIONS: dict[str, int | bool] = {
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 1 << 30,
+    "max_num_seqs": 256,
+    "max_num_batched_tokens": 4096,
+}
+
+
+def flags() -> list[str]:
+    """For vLLM's command line."""
+    options = []
+    for option, value in OPTIONS.items():
+        flag = "--" + option.replace("_", "-")
+        options += [flag] if value is True else [flag, str(value)]
+    return [
+        *("--model", str(MODEL), "--served-model-name", MODEL_NAME, "--max-model-len", str(CONTEXT_LENGTH)),
+        *("--enable-auto-tool-choice", "--tool-call-parser", TOOL_CALL_PARSER, "--host", "127.0.0.1"),
+        *options,
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Without the developer's own settings of Farebox; offline, and telling nobody."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+    return inherited | {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
