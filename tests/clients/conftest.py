@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from json import dumps, loads
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from tests.clients import scene
 from tests.clients.installing import FOLDER, INSTALL_SECONDS_MAX, node_clients, python_clients
 from tests.clients.report import Report, run_client
+from tests.programs import missing
 from tests.server import Server, start_server
 
 
@@ -98,7 +98,7 @@ def node(request: pytest.FixtureRequest) -> Clients:
     """The Node clients."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        _missing("node or npm", "install Node.js 18 or later, such as Debian's packages `nodejs` and `npm`.")
+        missing("node or npm", "install Node.js 18 or later, such as Debian's packages `nodejs` and `npm`.")
     with _shown(request):
         folder = node_clients(npm)
     return Clients(node, folder, _environment())
@@ -109,13 +109,6 @@ def _environment(**settings: str) -> dict[str, str]:
     names = ("OPENAI_", "DEEPINFRA_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
     return kept | settings
-
-
-def _missing(program: str, remedy: str) -> NoReturn:
-    text = f"{program} is missing: {remedy}"
-    if os.environ.get("CI"):
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 def _shown(request: pytest.FixtureRequest) -> "nullcontext[None]":

@@ -1,6 +1,5 @@
 """Debian's redis-server for a test: on a free port, in a folder of its own, gone afterwards."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.programs import missing
 
 
 class RedisProcess:
@@ -50,10 +49,7 @@ class RedisProcess:
 def running_redis(folder: Path) -> Iterator[RedisProcess]:
     """Skips the test where there is no redis-server; fails it in CI."""
     if shutil.which("redis-server") is None:
-        reason = "redis-server is missing: apt-get install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("redis-server", "install Debian's package `redis-server`.")
     redis = RedisProcess(folder)
     redis.start()
     try:

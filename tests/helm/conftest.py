@@ -6,10 +6,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import yaml
+
+from tests.programs import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "farebox"
@@ -20,18 +22,11 @@ Manifest = dict[str, Any]
 Values = dict[str, Any]
 
 
-def missing(program: str, remedy: str) -> NoReturn:
-    text = f"{program} is missing: {remedy}"
-    if os.environ.get("CI"):
-        pytest.fail(text)
-    pytest.skip(text)
-
-
 @pytest.fixture(scope="session")
 def helm() -> str:
-    """Path of helm: FAREBOX_TEST_HELM, the PATH, or the cache of scripts/get_helm.py."""
+    """Path of helm: HELM, the PATH, or the cache of scripts/get_helm.py."""
     cached = ROOT / ".tools" / "helm"
-    found = os.environ.get("FAREBOX_TEST_HELM") or shutil.which("helm") or (str(cached) if cached.exists() else None)
+    found = os.environ.get("HELM") or shutil.which("helm") or (str(cached) if cached.exists() else None)
     if found is None:
         missing("helm", "run `python scripts/get_helm.py`.")
     return found
