@@ -25,14 +25,22 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         body.pop(name, None)
     if "prompt" in body:
         body["prompt"] = plain_prompt(body["prompt"])
-    if isinstance(choice := body.get("tool_choice"), dict):
-        choice["function"]["name"] = body["tools"][0]["function"]["name"]
+    name_the_first_tool(body)
 
 
 def spare_the_first(parameters: dict[str, Any]) -> None:
     """The accounts and keys that this run works with must not be suspended, revoked or limited by it."""
     if str(parameters["id"]) in ("0", "1", "2", "3"):
         parameters["id"] = 4
+
+
+def name_the_first_tool(body: dict[str, Any]) -> None:
+    """OpenAI's chat names a function in an object of its own, Responses and Messages beside the type."""
+    choice, tools = body.get("tool_choice"), body.get("tools")
+    if isinstance(choice, dict) and tools:
+        wanted, first = choice.get("function", choice), tools[0].get("function", tools[0])
+        if "name" in wanted and "name" in first:
+            wanted["name"] = first["name"]
 
 
 def plain_prompt(prompt: Any) -> Any:
