@@ -8,7 +8,7 @@ and `logprobs`: every token has the log probability LOGPROB, and its number in t
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from engine.base import (
     ChatFormat,
@@ -161,8 +161,8 @@ class ScriptedGeneration:
             self._engine.die()
             raise EngineDead(_DEAD)
 
-    def _tokens(self, index: int, step: Step, calls: int) -> list[Delta]:
-        deltas = []
+    def _tokens(self, index: int, step: Step, calls: int) -> Iterator[Delta]:
+        """Each token is counted when it is taken."""
         first = True
         for word in _WORD.findall(step.arguments or step.text if step.kind == "call" else step.text):
             self._completion[index] += 1
@@ -176,10 +176,7 @@ class ScriptedGeneration:
                 call_id, name = (f"call_{calls}", step.text) if first else (None, None)
                 delta.tool_calls = (ToolCallDelta(calls, call_id, name, word if step.arguments else ""),)
             first = False
-            deltas.append(delta)
-            if self._completion[index] >= self._request.sampling.max_tokens:
-                break
-        return deltas
+            yield delta
 
     def _logprobs(self, index: int, word: str) -> tuple[TokenLogprob, ...] | None:
         wanted = self._request.sampling.logprobs
