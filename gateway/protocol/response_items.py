@@ -21,6 +21,13 @@ class TextPart(Body):
     logprobs: list[JsonValue] | None = None
 
 
+class ResultPart(Body):
+    type: Literal["input_text"]
+    text: str
+    annotations: list[JsonValue] | None = None
+    logprobs: list[JsonValue] | None = None
+
+
 class RefusalPart(Body):
     type: Literal["refusal"]
     refusal: str
@@ -32,7 +39,7 @@ Part = Annotated[
     | Annotated[RefusalPart, Tag("block:refusal")],
     BY_TYPE,
 ]
-Output = Annotated[Annotated[str, TEXT] | Annotated[list[TextPart], *LIST], TEXT_OR_LIST, only("input_text")]
+Output = Annotated[Annotated[str, TEXT] | Annotated[list[ResultPart], *LIST], TEXT_OR_LIST, only("input_text")]
 
 
 class MessageItem(Body):
