@@ -12,6 +12,7 @@ from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
+from engine.inline import keep_short_work_in_loop
 from engine.outputs import Inbox
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
@@ -22,6 +23,7 @@ class LoadedEngine:
 
     def __init__(self, spec: EngineSpec, log_config_path: str | None) -> None:
         self.core = Core(engine_args(spec, log_config_path), statistics(spec))
+        keep_short_work_in_loop(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
         self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)

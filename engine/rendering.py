@@ -51,6 +51,15 @@ class _Request(ChatCompletionRequest):
     def build_tok_params(self, model_config: object) -> TokenizeParams:
         return _CHAT
 
+    @classmethod
+    def of(cls, **values: object) -> "_Request":
+        """`model_construct` from a copy of the defaults; pydantic looks them up anew each time, which takes 0.5 ms."""
+        fresh = {name: list(value) for name, value in _DEFAULTS.__dict__.items() if isinstance(value, list)}
+        return _DEFAULTS.model_copy(update=fresh | values)
+
+
+_DEFAULTS = _Request.model_construct(messages=[])
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -136,7 +145,7 @@ class VLLMRenderer:
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
-        return _Request.model_construct(
+        return _Request.of(
             messages=[_own(message) for message in conversation.messages],
             tools=tools,
             tool_choice=_tool_choice(choice, tools or []),
