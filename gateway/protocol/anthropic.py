@@ -169,6 +169,12 @@ class EndUser(Body):
 class CountTokensBody(Body):
     """What the prompt depends on."""
 
+    NO_CALLS: ClassVar[JSONSchema] = {
+        "type": "object",
+        "properties": {"type": {"const": "none"}},
+        "required": ["type"],
+    }
+
     model: str
     messages: Annotated[list[Turn], FailFast(), Field(min_length=1, max_length=MESSAGES_MAX)]
     system: Texts | None = None

@@ -24,12 +24,14 @@ NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "n
 class Body(BaseModel):
     """Base of every request body and its parts: frozen, strict, no field that nobody knows; null means absent.
 
-    `RULES` says in JSON Schema what the validators of the class demand of more than one field.
+    `RULES` says in JSON Schema what the validators of the class demand of more than one field; `NO_CALLS` is the
+    `tool_choice` that lets a model without tool calling be sent tools.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
+    NO_CALLS: ClassVar[JSONSchema] = {"const": "none"}
 
     @classmethod
     def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:

@@ -163,7 +163,7 @@ def body_schema(body: type[Body], model: Model, route: Route, ref_template: str 
         properties["max_tokens"]["default"] = model.card.default_max_tokens
     if "tools" in properties and model.card.tool_call_parser is None:
         some: JSONSchema = {"type": "array", "minItems": 1}
-        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": {"const": "none"}})]
+        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": body.NO_CALLS})]
     return schema
 
 

@@ -7,7 +7,7 @@ parameter profile, as on the chat route.
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import FailFast, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
 
 from engine.base import Sampling
 from gateway.protocol.checks import (
@@ -33,6 +33,19 @@ REFUSED = {
     "moderation": "this gateway doesn't moderate",
 }
 NO_TOOLS = "this gateway runs no tools and calls no MCP servers itself; a `function` is run by the client"
+
+
+METADATA_MAX = 16  # OpenAI's bound
+
+
+def _few(value: object) -> object:
+    """Before pydantic looks at the values: a million wrong ones would make a million errors."""
+    if isinstance(value, dict) and len(value) > METADATA_MAX:
+        raise ValueError(f"it may hold at most {METADATA_MAX} pairs.")
+    return value
+
+
+Metadata = Annotated[dict[str, str], Field(max_length=METADATA_MAX), BeforeValidator(_few)]
 
 
 class TextFormat(Body):
@@ -103,7 +116,7 @@ class ResponsesBody(Body):
     background: Literal[False] | None = None
     store: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -54,6 +54,7 @@ async def messages(exchange: Exchange) -> None:
         "Count a prompt's tokens, in Anthropic's format",
         "Free of charge; it counts as a request.",
         body=CountTokensBody,
+        ranges="messages",
         answers={JSON: answers.TokenCount},
         others=ERRORS,
         admitted=True,
@@ -63,7 +64,7 @@ async def count_tokens(exchange: Exchange) -> None:
     """`POST /v1/messages/count_tokens`."""
     values = parse_json(exchange.body)
     served = served_model(exchange, values)
-    body = validate(CountTokensBody, values, {})
+    body = validate(CountTokensBody, values, served.model.profile.route("messages"))
     await exchange.admit(served)
     form = await messages_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))

@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+# The formats here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
+import engine.messages_format
+import engine.responses_format  # noqa: F401
 from engine.base import Engine, EngineSpec, GenerationRequest
 from engine.script import Script
 from engine.scripted import ScriptedEngine, ScriptedGeneration
@@ -26,10 +29,12 @@ from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 from gateway.parameters import Route, shipped_profiles
 from gateway.pipeline import Pipeline
+from gateway.protocol.anthropic import MessagesBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import Body, parse_json, with_ranges
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.native import NativeBody
+from gateway.protocol.responses import ResponsesBody
 from gateway.settings import Settings
 from pricing.ledger import Ledger
 from pricing.reservation import Reservation, ReserveRequest
@@ -61,10 +66,65 @@ CHAT = {
 }
 COMPLETION = {"model": DEMO, "prompt": [[1, 2], [3]], "logprobs": 1, "stop": "x", "max_tokens": 3, "temperature": 0.5}
 NATIVE = {"input": "Hello", "max_new_tokens": 3, "stop": ["x"], "temperature": 0.5, "response_format": {"type": "text"}}
+MESSAGE = {
+    "model": DEMO,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {"role": "user", "content": "Hello!"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "7"}]},
+                {"type": "text", "text": "And?"},
+            ],
+        },
+    ],
+    "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "disabled"},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+    "metadata": {"user_id": "u"},
+    "stop_sequences": ["x"],
+    "stream": True,
+    "max_tokens": 3,
+    "temperature": 0.5,
+}
+RESPONSE = {
+    "model": DEMO,
+    "instructions": "Be brief.",
+    "input": [
+        {"role": "user", "content": "Hello!"},
+        {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "7"}]},
+    ],
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    "reasoning": {"effort": "low"},
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
+    "metadata": {"a": "b"},
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+    "max_output_tokens": 3,
+    "temperature": 0.5,
+}
 VALID: list[tuple[str, type[Body], Route, dict[str, Any]]] = [
     ("/v1/chat/completions", ChatBody, "openai", CHAT),
     ("/v1/completions", CompletionBody, "openai", COMPLETION),
     (f"/v1/inference/{DEMO}", NativeBody, "native", NATIVE),
+    ("/v1/messages", MessagesBody, "messages", MESSAGE),
+    ("/v1/responses", ResponsesBody, "responses", RESPONSE),
 ]
 PATHS = [path for path, *_ in VALID]
 
@@ -122,7 +182,8 @@ class Fuzzed:
 def error_of(answer: httpx.Response) -> dict[str, Any]:
     assert len(answer.content) < ERROR_BYTES_MAX
     document = answer.json()
-    assert document.keys() == {"error", "detail"}
+    anthropic = {"type", "request_id"} if "type" in document else set()
+    assert document.keys() == {"error", "detail"} | anthropic
     assert document["error"].keys() == {"message", "type", "param", "code"}
     assert document["detail"] == document["error"]["message"]
     error: dict[str, Any] = document["error"]
@@ -291,8 +352,26 @@ async def test_megabytes_of_small_faults_build_few_errors(fuzzed: Fuzzed, body: 
         ("/v1/completions", keyed(f'{HEAD},"prompt":"a",', "}")),
         (f"/v1/inference/{DEMO}", filled('{"input":"a","stop":[', "1", "]}")),
         (f"/v1/inference/{DEMO}", keyed('{"input":"a",', "}")),
+        ("/v1/messages", filled(f'{HEAD},"messages":[', "1", "]}")),
+        ("/v1/messages", filled(f'{HEAD},"messages":[{{"role":"user","content":[', '{"type":"text"}', "]}]}")),
+        ("/v1/messages", filled(f'{ASK},"tools":[', "{}", "]}")),
+        ("/v1/responses", filled(f'{HEAD},"input":[', "1", "]}")),
+        ("/v1/responses", filled(f'{HEAD},"input":[', '{"type":"function_call"}', "]}")),
+        ("/v1/responses", keyed(f'{HEAD},"input":"a","metadata":{{"x":1,', "}}")),
     ],
-    ids=["negative ids", "empty prompts", "unknown fields", "native stops", "native unknown fields"],
+    ids=[
+        "negative ids",
+        "empty prompts",
+        "unknown fields",
+        "native stops",
+        "native unknown fields",
+        "turns",
+        "blocks",
+        "client tools",
+        "items",
+        "calls",
+        "metadata",
+    ],
 )
 async def test_the_other_routes_build_few_errors_too(fuzzed: Fuzzed, path: str, body: bytes) -> None:
     await fuzzed.refuses(path, body)
