@@ -69,6 +69,14 @@ async def running(http: httpx.AsyncClient) -> float:
     return sum(values)
 
 
+async def wait_for_running(http: httpx.AsyncClient, wanted: int) -> None:
+    """vLLM's gauges are written once a second."""
+    deadline = time.monotonic() + 15
+    while await running(http) != wanted and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert await running(http) == wanted
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
 async def test_disconnect_charges_generated_tokens_and_stops_the_engine(server: Server, stream: bool) -> None:
     model = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -81,14 +89,11 @@ async def test_disconnect_charges_generated_tokens_and_stops_the_engine(server: 
                 lines = answer.aiter_lines()
                 for _ in range(40):
                     await anext(lines)
-                assert await running(http) == 1
+                await wait_for_running(http, 1)
         else:
             with pytest.raises(httpx.ReadTimeout):
                 await http.post("/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=1.5))
-        deadline = time.monotonic() + 15
-        while await running(http) > 0 and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-        assert await running(http) == 0
+        await wait_for_running(http, 0)
     charged = await asyncio.to_thread(wait_for_spent, server, model, before.get(model, Decimal(0)) + Decimal("1e-9"))
     charged -= before.get(model, Decimal(0))
     price_out = Decimal(PRICES[model][1]) / 10**6

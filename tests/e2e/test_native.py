@@ -67,10 +67,9 @@ def test_num_responses_and_seed(server: Server) -> None:
     assert first["results"] == again["results"]
     one, two = (result["generated_text"] for result in first["results"])
     assert one != two
-    assert first["num_tokens"] == 16
+    assert 2 <= first["num_tokens"] <= 16
 
 
-@pytest.mark.xfail(strict=True, reason="vLLM 0.32 takes no temperature above 2; the page allows 100")
 def test_the_pages_highest_temperature(server: Server) -> None:
     infer(server, temperature=100, max_new_tokens=2)
 
