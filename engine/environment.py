@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engine import log_lines
+
 # vLLM's start-up at INFO is some eighty lines. These loggers say what an operator waits for: weights and memory.
 _PROGRESS = (
     "vllm.model_executor.model_loader",
@@ -70,7 +72,7 @@ class EngineLogs:
         self.config_path: str | None = None
         if not _operator_logs():
             path = Path(self._folder.name) / "logging.json"
-            path.write_text(json.dumps(_logging_config(str(self._failures))))
+            path.write_text(json.dumps(_logging_config(str(self._failures), log_lines.in_use())))
             self.config_path = str(path)
 
     def cause(self) -> str | None:
@@ -88,7 +90,8 @@ class EngineLogs:
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b: .")
 
 
-def _logging_config(failures: str) -> dict[str, object]:
+def _logging_config(failures: str, json_lines: bool) -> dict[str, object]:
+    line = {"format": "%(asctime)s %(levelname)s vllm: %(message)s", "datefmt": "%H:%M:%S"}
     loggers: dict[str, object] = {name: {"level": "INFO"} for name in _PROGRESS}
     loggers |= {name: {"level": "ERROR"} for name in _KNOWN}
     loggers["vllm"] = {"handlers": ["console", "failures"], "level": "WARNING", "propagate": False}
@@ -96,7 +99,7 @@ def _logging_config(failures: str) -> dict[str, object]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "line": {"format": "%(asctime)s %(levelname)s vllm: %(message)s", "datefmt": "%H:%M:%S"},
+            "line": {"()": "engine.log_lines.JSONLines"} if json_lines else line,
             "bare": {"format": "%(message)s"},
         },
         "handlers": {

@@ -47,6 +47,8 @@ def end_with_parent() -> None:
         connection.wait([sentinel])
         os.kill(os.getpid(), signal.SIGTERM)  # vLLM's way to end, workers and shared memory included
         time.sleep(LAST_SECONDS)
+        for worker in multiprocessing.active_children():
+            worker.kill()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, args=(parent.sentinel,), name="parent-watch", daemon=True).start()

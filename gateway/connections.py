@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.errors import GatewayError, RequestTimeout
+from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 
+HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
 
 
@@ -18,10 +20,23 @@ class Connection(HttpToolsProtocol):
     headers_seconds_max: float
     _deadline: asyncio.TimerHandle | None = None
     _closing_since: float | None = None
+    _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._await_headers()
+
+    def data_received(self, data: bytes) -> None:
+        self._header_bytes += len(data)
+        super().data_received(data)
+        if self._deadline is None:
+            self._header_bytes = 0  # there are no headers to come, or not yet
+        elif self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse(HeadersTooLarge(f"The headers are larger than the {HEADER_BYTES_MAX} bytes that are allowed."))
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what isn't HTTP, in our shape."""
+        self._refuse(InvalidRequest(msg))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -61,8 +76,12 @@ class Connection(HttpToolsProtocol):
         self._deadline = None
         if self.busy or self.transport.is_closing():
             return  # the headers are of a second request, sent while the first is being answered
-        self.transport.write(_answer(RequestTimeout("The request's headers took too long.")))
-        self.transport.close()
+        self._refuse(RequestTimeout(f"The headers took longer than the {self.headers_seconds_max:g} seconds allowed."))
+
+    def _refuse(self, error: GatewayError) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_answer(error))
+            self.transport.close()
 
 
 def connection_class(headers_seconds_max: float) -> type[Connection]:
@@ -78,7 +97,7 @@ def connection_class(headers_seconds_max: float) -> type[Connection]:
 def _answer(error: GatewayError) -> bytes:
     body = json.dumps(error.body()).encode()
     lines = [
-        b"HTTP/1.1 %d Request Timeout" % error.status,
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode(),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"connection: close",

@@ -1,6 +1,5 @@
 """What is known of a request while it runs: its id, when it came, how it ends. One log line and one count each."""
 
-import json
 import logging
 import re
 import secrets
@@ -10,10 +9,11 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import from_exception
+from gateway.logs import log_request
 from gateway.metrics import Metrics
 from gateway.responses import ErrorResponse
 
-log = logging.getLogger("farebox.access")
+log = logging.getLogger("farebox")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, never sent
@@ -94,19 +94,19 @@ class ContextMiddleware:
         self._metrics.requests.labels(context.model, context.route, str(context.status)).inc()
         if context.code and context.status != STATUS_CLIENT_GONE:
             self._metrics.rejections.labels(context.code).inc()
-        if log.isEnabledFor(logging.INFO) and (context.route, context.status) not in QUIET:
-            seconds = time.perf_counter() - context.arrived
-            line = {
-                "request_id": context.id,
-                "method": method,
-                "route": context.route,
-                "status": context.status,
-                "seconds": round(seconds, 4),
-                **({"code": context.code} if context.code else {}),
-                **({"model": context.model} if context.model else {}),
-                **context.fields,
-            }
-            log.info("%s", json.dumps(line, ensure_ascii=False))
+        if (context.route, context.status) not in QUIET:
+            log_request(
+                {
+                    "request_id": context.id,
+                    "method": method,
+                    "route": context.route,
+                    "status": context.status,
+                    "seconds": round(time.perf_counter() - context.arrived, 4),
+                    **({"code": context.code} if context.code else {}),
+                    **({"model": context.model} if context.model else {}),
+                    **context.fields,
+                }
+            )
 
 
 # Probes and scrapes that went well are not news.

@@ -14,6 +14,7 @@
     │   └── AnswerLost               idempotency_answer_lost
     ├── BodyTooLarge            413  body_too_large
     ├── UnsupportedMediaType    415  unsupported_media_type
+    ├── HeadersTooLarge         431  headers_too_large
     ├── RateLimited             429  rate_limit_exceeded, with retry-after
     ├── EngineFailed            500  engine_error
     ├── NotInstalled            501  not_installed
@@ -133,6 +134,10 @@ class AnswerLost(Conflict):
 
 class BodyTooLarge(GatewayError):
     status, code, type = 413, "body_too_large", "invalid_request_error"
+
+
+class HeadersTooLarge(GatewayError):
+    status, code, type = 431, "headers_too_large", "invalid_request_error"
 
 
 class UnsupportedMediaType(GatewayError):

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import socket
-import sys
 
 import uvicorn
 
@@ -87,14 +86,3 @@ def run(settings: Settings) -> None:
         asyncio.run(serve(settings))
     else:
         uvloop.run(serve(settings))
-
-
-def configure_logging(settings: Settings) -> None:
-    """Plain lines on stderr; the access log is JSON."""
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    for noisy in ("httpx", "httpcore", "asyncio", "aiosqlite", "alembic", "sqlalchemy", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

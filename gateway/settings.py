@@ -27,6 +27,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 WithoutRedis = Literal["local", "refuse"]
 
 
@@ -153,6 +154,9 @@ class Settings(BaseModel):
         (),
         description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
         "Empty: none may.",
+    )
+    log_format: LogFormat = Field(
+        "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from engine.base import TokenCounts
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, Unavailable, from_exception
 from gateway.limits import Admission
+from gateway.logs import log_request
 from gateway.metrics import Metrics
 from gateway.pipeline import Job, Metered, Pipeline
 from gateway.protocol.native_answer import failed
@@ -152,7 +153,7 @@ class Webhooks:
                 promised.exception()  # the handler may have gone, and then nobody else looks at it
                 return
             body = _failure(job.request_id, error, report)
-        log.info("%s", json.dumps({"request_id": job.request_id, "key": job.key.prefix, **report}))
+        log_request({"id": job.request_id, "route": job.route, "webhook": True, "key": job.key.prefix, **report})
         await self._fulfil(job.request_id, json.dumps(body, separators=(",", ":")))
 
     async def _fulfil(self, request_id: str, body: str) -> None:

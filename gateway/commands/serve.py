@@ -3,7 +3,8 @@
 import argparse
 
 from gateway.commands.settings_flags import ENVIRONMENT_ONLY, add_settings, settings_of
-from gateway.server import ServeError, configure_logging, run
+from gateway.logs import configure_logging
+from gateway.server import ServeError, run
 from gateway.settings import Settings, variable_of
 
 __all__ = ["ServeError", "add_to"]

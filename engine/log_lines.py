@@ -1,0 +1,23 @@
+"""Log records as JSON lines, for this process and for vLLM's."""
+
+import json
+import logging
+from datetime import UTC, datetime
+
+
+class JSONLines(logging.Formatter):
+    """One object a line: time (UTC), level, logger, and the message or, where a record has `fields`, those."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {"time": moment, "level": record.levelname.lower(), "logger": record.name}
+        fields = getattr(record, "fields", None)
+        line |= fields if fields is not None else {"message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def in_use() -> bool:
+    """Whether this process logs in JSON lines."""
+    return any(isinstance(handler.formatter, JSONLines) for handler in logging.getLogger().handlers)
