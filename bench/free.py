@@ -18,6 +18,7 @@ from gateway import server
 from gateway.assembly import open_gateway
 from gateway.bootstrap import FirstKeys
 from gateway.fleet import Fleet
+from gateway.logs import configure_logging
 from gateway.pipeline import Pipeline
 from gateway.settings import load_settings
 from gateway.state import Gateway
@@ -133,7 +134,7 @@ async def open_free(settings: Any, fleet: Fleet) -> AsyncIterator[tuple[Gateway,
 def main() -> None:
     settings = load_settings(os.environ)
     vars(server)["open_gateway"] = open_free
-    server.configure_logging(settings)
+    configure_logging(settings)
     server.run(settings)
 
 
