@@ -1,22 +1,33 @@
 """Short work of vLLM's renderer in the event loop: handing it to a thread and back costs more than doing it."""
 
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from typing import Any
 
-from vllm.renderers import BaseRenderer, hf
+from vllm.inputs import TokensPrompt
+from vllm.renderers import BaseRenderer, TokenizeParams, hf
 
-# Rendering and tokenizing this many characters takes about a millisecond, as long as one step of a busy event loop.
+# Rendering and tokenizing this many characters takes about a millisecond.
 CHARACTERS_MAX = 4000
+
+_PROBE = "Grüße, 你好!\n\n\tdef f(x):  return x**2 # <|im_start|>  <s> "
+
+Encode = Callable[[str, bool], list[int]]
+"""A text and whether special tokens are put around it; the ids."""
 
 
 def keep_short_work_in_loop(renderer: BaseRenderer) -> None:
     """Templates and tokenizing of short prompts run where they are called; long ones still go to vLLM's threads."""
     in_thread: Callable[..., Awaitable[Any]] = renderer._tokenize_prompt_async
+    encode = _encoder(renderer.tokenizer) if isinstance(renderer, hf.HfRenderer) else None
 
-    async def tokenize(prompt: dict[str, Any], params: Any) -> Any:
-        if len(prompt["prompt"]) > CHARACTERS_MAX:
+    async def tokenize(prompt: dict[str, Any], params: TokenizeParams) -> TokensPrompt:
+        text = prompt["prompt"]
+        if len(text) > CHARACTERS_MAX:
             return await in_thread(prompt, params)
-        return renderer._tokenize_prompt(prompt, params)
+        if encode is None or params.get_encode_kwargs()["truncation"] or params.return_token_offsets:
+            return renderer._tokenize_prompt(prompt, params)
+        return TokensPrompt(prompt_token_ids=encode(text, params.add_special_tokens), **prompt)
 
     renderer._tokenize_prompt_async = tokenize
     if isinstance(renderer, hf.HfRenderer):
@@ -30,14 +41,36 @@ def keep_short_work_in_loop(renderer: BaseRenderer) -> None:
         renderer._apply_chat_template_async = apply_template
 
 
+def _encoder(tokenizer: Any) -> Encode | None:
+    """`tokenizers` called directly, without transformers' batches around it; None where that isn't the same.
+
+    Transformers changes truncation and padding of the one that it holds, so this has its own.
+    """
+    backend = getattr(tokenizer, "_tokenizer", None)
+    if backend is None:
+        return None
+    own = deepcopy(backend)
+    own.no_truncation()
+    own.no_padding()
+
+    def encode(text: str, special: bool) -> list[int]:
+        ids: list[int] = own.encode(text, add_special_tokens=special).ids
+        return ids
+
+    for special in (False, True):
+        if encode(_PROBE, special) != tokenizer(_PROBE, add_special_tokens=special)["input_ids"]:
+            return None
+    return encode
+
+
 def _is_short(conversation: list[Any]) -> bool:
-    """Whether it is plain text, and little of it."""
+    """Whether it is text alone, and little of it."""
     size = 0
     for message in conversation:
         content = message.get("content")
-        if not isinstance(content, str):
-            return False
-        size += len(content)
-        if size > CHARACTERS_MAX:
-            return False
-    return True
+        for part in [content] if isinstance(content, str) else content or ():
+            text = part if isinstance(part, str) else part.get("text")
+            if not isinstance(text, str):
+                return False
+            size += len(text)
+    return size <= CHARACTERS_MAX

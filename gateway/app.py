@@ -12,7 +12,7 @@ from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
 from gateway.exchange import Generating
 from gateway.responses import on_http_exception
-from gateway.routes import admin, anthropic, documents, health, models, native, openai, responses, usage
+from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
 from gateway.state import Gateway
 
 OPENAI_PREFIXES = ("/v1", "/v1/openai")
@@ -31,7 +31,8 @@ def create_app(gateway: Gateway) -> Starlette:
     """The application around its dependencies, which the caller opens and closes."""
     routes = _routes()
     app = Starlette(
-        routes=routes,
+        # The router tries one after the other: those that generate come first.
+        routes=sorted(routes, key=lambda route: not (isinstance(route, Route) and isinstance(route.app, Generating))),
         middleware=[
             *_cors(gateway.settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, routes=_labels(routes)),
@@ -65,6 +66,7 @@ def _routes() -> list[BaseRoute]:
         routes += [
             Route(f"{prefix}/chat/completions", Generating(openai.chat_completions), methods=["POST"]),
             Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
+            Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
             Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),

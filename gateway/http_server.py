@@ -36,6 +36,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nothing here asks for the client's address
                 timeout_keep_alive=settings.idle_timeout_seconds,
                 backlog=BACKLOG,
             )
