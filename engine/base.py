@@ -84,6 +84,11 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the weights make embeddings, and no text: vLLM's pooling runner."""
+        return self.options.get("runner") == "pooling"
+
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
@@ -177,6 +182,16 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """One prompt to be embedded; `dimensions` asks for a shorter vector than the model's own."""
+
+    request_id: str
+    prompt: Prompt
+    dimensions: int | None = None
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """One token with its natural-log probability, and the likeliest alternatives at its place."""
 
@@ -215,6 +230,7 @@ class Delta:
     reasoning: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
+    embedding: Sequence[float] | None = None  # all that there is, where the model embeds
 
 
 class Generation(Protocol):
@@ -290,6 +306,9 @@ class Engine(Protocol):
     async def generate(self, request: GenerationRequest) -> Generation:
         """Admits the request. Raises EngineOverloaded, EngineDead, PromptError; the Generation, while it is
         iterated, GenerationFailed or EngineDead."""
+
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        """One Delta with the embedding, where `spec.embeds`; no other engine is asked. Raises as `generate` does."""
 
     async def check(self) -> None:
         """Raises EngineDead when the engine is gone."""

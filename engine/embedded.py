@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine import environment
 from engine.base import (
     ChatFormat,
+    EmbeddingRequest,
     EngineDead,
     EngineSpec,
     EngineStartError,
@@ -18,6 +19,7 @@ from engine.base import (
 from engine.sources import is_folder
 
 if TYPE_CHECKING:
+    from engine.embedding import EmbeddedEmbedding
     from engine.generation import EmbeddedGeneration
     from engine.loaded import LoadedEngine
     from engine.rendering import VLLMRenderer
@@ -137,6 +139,10 @@ class EmbeddedEngine:
     async def generate(self, request: GenerationRequest) -> "EmbeddedGeneration":
         await self.check()
         return await self._require().generate(request)
+
+    async def embed(self, request: EmbeddingRequest) -> "EmbeddedEmbedding":
+        await self.check()
+        return self._require().embed(request)
 
     async def check(self) -> None:
         if self.state is not EngineState.READY:

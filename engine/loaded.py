@@ -8,8 +8,9 @@ import atexit
 
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
-from engine.base import ChatFormat, EngineSpec, GenerationRequest, Sampling
+from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core
+from engine.embedding import EmbeddedEmbedding
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
 from engine.inline import keep_short_work_in_loop
@@ -22,6 +23,7 @@ class LoadedEngine:
     """Blocks until the weights are loaded. Raises EngineStartError and whatever vLLM raises."""
 
     def __init__(self, spec: EngineSpec, log_config_path: str | None) -> None:
+        self._embeds = spec.embeds
         self.core = Core(engine_args(spec, log_config_path), statistics(spec))
         keep_short_work_in_loop(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
@@ -39,6 +41,9 @@ class LoadedEngine:
         """One token through everything: kernels are loaded and compiled now, not under the first client."""
         bos = self.core.renderer.get_bos_token_id() or 0
         prompt = self.renderer(ChatFormat()).token_ids([bos])
+        if self._embeds:
+            await anext(self.embed(EmbeddingRequest("warm-up", prompt)))
+            return
         async for _ in await self.generate(
             GenerationRequest("warm-up", prompt, Sampling(max_tokens=1, temperature=0.0))
         ):
@@ -66,6 +71,9 @@ class LoadedEngine:
             # A grammar is compiled here: what vLLM then says without naming a field is about that.
             raise translate(error, param="response_format" if constrained else "messages") from error
         return generation
+
+    def embed(self, request: EmbeddingRequest) -> EmbeddedEmbedding:
+        return EmbeddedEmbedding(self.core, request)
 
     def fail_running(self, error: Exception) -> None:
         """Makes every running generation raise `error`; nothing more comes from the engine."""

@@ -14,6 +14,7 @@ from engine.base import (
     ChatFormat,
     Conversation,
     Delta,
+    EmbeddingRequest,
     EngineDead,
     EngineError,
     EngineOverloaded,
@@ -37,6 +38,7 @@ VOCABULARY = 1 << 20
 
 _DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
+DIMENSIONS = 8
 
 _WORD = re.compile(r"\s*\S+|\s+$")
 
@@ -197,6 +199,26 @@ class ScriptedGeneration:
         )
 
 
+class ScriptedEmbedding:
+    """See `engine.base.Generation`. The vector is its prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
+
+    def __init__(self, request: EmbeddingRequest) -> None:
+        self.counts = TokenCounts(request.prompt.tokens)
+        vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)]
+        self._deltas = iter([Delta(0, "", 0, finish_reason="stop", embedding=vector[: request.dimensions])])
+
+    def __aiter__(self) -> "ScriptedEmbedding":
+        return self
+
+    async def __anext__(self) -> Delta:
+        for delta in self._deltas:
+            return delta
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        return None
+
+
 class ScriptedEngine:
     """See `engine.base.Engine`. `running` holds the generations that are playing."""
 
@@ -261,6 +283,10 @@ class ScriptedEngine:
         chosen = in_turn[min(self._turn, len(in_turn) - 1)]
         self._turn += 1
         return chosen
+
+    async def embed(self, request: EmbeddingRequest) -> "ScriptedEmbedding":
+        await self.check()
+        return ScriptedEmbedding(request)
 
     async def check(self) -> None:
         if self._state is not EngineState.READY:

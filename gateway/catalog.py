@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -18,6 +19,8 @@ from gateway.parameters import Profile, shipped_profiles
 from gateway.protocol.checks import first_fault
 from gateway.settings import Precision, Settings
 from pricing.price import Price
+
+Task = Literal["generate", "embed"]
 
 ALL = "all"
 DEMO_SOURCE = "demo"
@@ -50,6 +53,7 @@ class Card(BaseModel):
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     chat_template: str | None = None
+    task: Task = "generate"
     profile: str
     description: str = ""
     tags: list[str] = Field(default_factory=list)
@@ -176,6 +180,8 @@ def _ready(card: Card, settings: Settings) -> Model:
         )
     # `engine` says how to place the card's own weights. Other weights come with no such demands.
     options = dict(card.engine) if settings.source is None else {}
+    if card.task == "embed":
+        options["runner"] = "pooling"
     source = settings.source or card.source
     spec = EngineSpec(
         source=str(MODEL_DIR) if source == DEMO_SOURCE else source,

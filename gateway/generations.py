@@ -4,7 +4,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.base import Delta, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
+from engine.base import Delta, EmbeddingRequest, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Instead of going on from a prompt: its vector, shorter than the model's own where `dimensions` says so."""
+
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +20,7 @@ class Part:
 
     prompt: Prompt
     sampling: Sampling
+    embedding: Embedding | None = None
 
 
 async def start(
@@ -23,12 +31,11 @@ async def start(
     Raises EngineOverloaded, EngineDead, PromptError.
     """
     if len(parts) == 1:
-        return await _start(engine, GenerationRequest(request_id, *_fields(parts[0]), trace_headers, stream))
+        return await _start(engine, request_id, parts[0], trace_headers, stream)
     started: list[Generation] = []
     try:
         for index, part in enumerate(parts):
-            request = GenerationRequest(f"{request_id}-{index}", *_fields(part), trace_headers, stream)
-            started.append(await _start(engine, request))
+            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream))
     except BaseException:
         for generation in started:
             await generation.aclose()
@@ -36,14 +43,14 @@ async def start(
     return Together(started, parts[0].sampling.n)
 
 
-def _fields(part: Part) -> tuple[Prompt, Sampling]:
-    return part.prompt, part.sampling
-
-
-async def _start(engine: Engine, request: GenerationRequest) -> Generation:
-    if request.sampling.max_tokens == 0:
-        return NoTokens(request.prompt.tokens, request.sampling.n)
-    return await engine.generate(request)
+async def _start(
+    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool
+) -> Generation:
+    if part.embedding is not None:
+        return await engine.embed(EmbeddingRequest(request_id, part.prompt, part.embedding.dimensions, trace_headers))
+    if part.sampling.max_tokens == 0:
+        return NoTokens(part.prompt.tokens, part.sampling.n)
+    return await engine.generate(GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream))
 
 
 class Together:

@@ -15,7 +15,7 @@ import annotated_types
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict
 from pydantic.fields import FieldInfo
 
-Route = Literal["openai", "native", "messages", "responses"]
+Route = Literal["openai", "native", "messages", "responses", "embeddings"]
 
 # What these routes call the parameters of the OpenAI routes.
 _NAMES: dict[Route, dict[str, str]] = {

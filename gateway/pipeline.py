@@ -281,20 +281,28 @@ class Metered:
             await self._generation.aclose()
 
 
-def fit_to_context(served: Served, prompt: Prompt, wanted: int | None, param: str = "messages") -> int:
-    """How many tokens may be generated: what was asked for or the card's default, and no more than there is room.
+def check_fits(served: Served, prompt: Prompt, param: str, room: int = 0) -> None:
+    """Raises InvalidRequest(context_length_exceeded) unless the context has this much room beside the prompt.
 
-    `param` is the field that the prompt came in. Raises InvalidRequest(context_length_exceeded) where it leaves no
-    room.
+    `param` is the field that the prompt came in.
     """
-    room = served.context_length - prompt.tokens
-    if room <= 0:
+    if prompt.tokens + room > served.context_length:
         raise InvalidRequest(
             f"The prompt is {prompt.tokens} tokens long, and the context of {served.model.name} holds "
             f"{served.context_length}, prompt and answer together. Shorten the prompt.",
             code="context_length_exceeded",
             param=param,
         )
+
+
+def fit_to_context(served: Served, prompt: Prompt, wanted: int | None, param: str = "messages") -> int:
+    """How many tokens may be generated: what was asked for or the card's default, and no more than there is room.
+
+    `param` is the field that the prompt came in. Raises InvalidRequest(context_length_exceeded) where it leaves no
+    room.
+    """
+    check_fits(served, prompt, param, room=1)
+    room = served.context_length - prompt.tokens
     return min(room, served.model.card.default_max_tokens if wanted is None else wanted)
 
 

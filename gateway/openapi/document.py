@@ -31,6 +31,7 @@ answers HEAD too. Every error has the shape of the schema `Error`.
 
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
+    "Embeddings": "Texts into vectors, where a model that does this is served.",
     "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
@@ -177,7 +178,10 @@ class _Schemas:
         if operation.ranges is None:
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
-        for model in self.catalog:
+        able = [model for model in self.catalog if model.card.task == operation.task]
+        if not able:
+            return self.add(body)
+        for model in able:
             schema = body_schema(body, model, operation.ranges, REFERENCE)
             alike.setdefault(json.dumps(schema), (schema, []))[1].append(model)
         references = []

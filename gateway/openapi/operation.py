@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, TypeVar
 
+from gateway.catalog import Task
 from gateway.parameters import Route
 from gateway.protocol.checks import Body
 
@@ -18,7 +19,8 @@ _ATTRIBUTE = "farebox_operation"
 class Operation:
     """One route for the document.
 
-    `body` is checked with the ranges of each model's profile on the route `ranges`, or as it is. `query` holds the
+    `body` is checked with the ranges of the profile, on the route `ranges`, of each model that does the `task`, or as
+    it is. `query` holds the
     parameters of the query string as a body's fields. `answers` maps media types to the TypedDict of the document, or
     the TypedDicts of its events, or to None for plain text. `errors` are the statuses beyond those that any route has;
     `others` are answers with another status that aren't of the errors' shape. `admitted` marks routes whose answers
@@ -30,6 +32,7 @@ class Operation:
     description: str = ""
     body: type[Body] | None = None
     ranges: Route | None = None
+    task: Task = "generate"
     query: type[Body] | None = None
     answers: Mapping[str, type[Any] | UnionType | None] = field(default_factory=dict)
     status: int = 200

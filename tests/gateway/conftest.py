@@ -117,7 +117,7 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
     """`async with gateway_server(script=..., cards=[...], **settings) as server`.
 
     `script` is what the engines play (by default they answer "ok"), `cards` are the models served, `settings` are
-    fields of `Settings`. Servers made in one test share the database, as after a restart.
+    fields of `Settings`; `card_files` hold more cards. Servers made in one test share the database, as after a restart.
     """
     secret = f"test-{secrets.token_hex(16)}"
 
@@ -126,6 +126,7 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
         script: Script | None = None,
         cards: Sequence[str] = (DEMO, LLAMA2),
         resolve: Resolve = system_resolve,
+        card_files: Sequence[Path] = (),
         **settings: object,
     ) -> AsyncIterator[GatewayServer]:
         engines: list[ScriptedEngine] = []
@@ -135,6 +136,7 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
             return engines[-1]
 
         values = {"models": ",".join(cards), "data_dir": tmp_path, "source": "scripted:", "bootstrap_key": secret}
+        values["cards"] = ",".join(map(str, card_files))
         known = Settings.model_validate(values | {"shutdown_seconds": 2.0} | settings)
         fleet = Fleet(load_catalog(known), scripted)
         async with open_gateway(known, fleet, resolve) as (gateway, _):

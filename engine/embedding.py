@@ -1,0 +1,44 @@
+"""Embeddings: a prompt in, one vector out, as a `Generation` without tokens."""
+
+from collections.abc import AsyncGenerator
+
+from vllm import PoolingParams
+from vllm.outputs import PoolingRequestOutput
+
+from engine.base import Delta, EmbeddingRequest, TokenCounts
+from engine.core import Core
+from engine.failures import translate
+from engine.rendering import rendered
+
+
+class EmbeddedEmbedding:
+    """See `engine.base.Generation`. The engine is asked when the Delta is."""
+
+    def __init__(self, core: Core, request: EmbeddingRequest) -> None:
+        self._tokens = request.prompt.tokens
+        self._outputs: AsyncGenerator[PoolingRequestOutput, None] = core.encode(
+            rendered(request.prompt).engine_input,
+            PoolingParams(task="embed", dimensions=request.dimensions),
+            request.request_id,
+            trace_headers=dict(request.trace_headers) or None,
+        )
+
+    @property
+    def counts(self) -> TokenCounts:
+        return TokenCounts(self._tokens)
+
+    def __aiter__(self) -> "EmbeddedEmbedding":
+        return self
+
+    async def __anext__(self) -> Delta:
+        try:
+            output = await anext(self._outputs)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            raise translate(error, param="dimensions") from error
+        return Delta(0, "", 0, finish_reason="stop", embedding=output.outputs.data.tolist())
+
+    async def aclose(self) -> None:
+        """vLLM's generator aborts the request when it is closed or cancelled."""
+        await self._outputs.aclose()

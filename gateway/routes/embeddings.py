@@ -1,0 +1,43 @@
+"""OpenAI's embeddings, under `/v1/embeddings` and `/v1/openai/embeddings`, for cards with `task = "embed"`."""
+
+from engine.base import Prompt, Sampling
+from gateway.exchange import Exchange
+from gateway.fleet import Served
+from gateway.generations import Embedding, Part
+from gateway.openapi.operation import JSON, Operation, documented
+from gateway.pipeline import check_fits
+from gateway.protocol.checks import parse_json, validate
+from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
+from gateway.protocol.embeddings import embeddings as answer
+from gateway.routes.common import new_id, served_model
+
+NOTHING = Sampling(max_tokens=0)
+
+
+@documented(
+    Operation(
+        "Embeddings",
+        "Turn texts into vectors",
+        "Several texts are one request: one reservation, one entry of the ledger. Prompt tokens are charged.",
+        body=EmbeddingsBody,
+        ranges="embeddings",
+        task="embed",
+        answers={JSON: Embeddings},
+        admitted=True,
+    )
+)
+async def embeddings(exchange: Exchange) -> None:
+    """`POST .../embeddings`."""
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values, "embed")
+    body = validate(EmbeddingsBody, values, {})
+    await exchange.admit(served)
+    parts = [Part(await _prompt(served, one), NOTHING, Embedding(body.dimensions)) for one in body.input]
+    async with exchange.run(exchange.job(new_id("emb"), served, parts, stream=False, user=body.user)) as metered:
+        await exchange.respond(await answer(metered, body))
+
+
+async def _prompt(served: Served, text: str | tuple[int, ...]) -> Prompt:
+    prompt = await served.renderer.text(text) if isinstance(text, str) else served.renderer.token_ids(text)
+    check_fits(served, prompt, "input")
+    return prompt
