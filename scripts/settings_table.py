@@ -1,6 +1,6 @@
 """Print the README's table of settings, or with --check say whether it is current.
 
-    python scripts/settings_table.py [--check]
+python scripts/settings_table.py [--check]
 """
 
 import sys
