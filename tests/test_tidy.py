@@ -65,3 +65,12 @@ def test_no_large_file_is_tracked() -> None:
         path = ROOT / name
         if path.exists():
             assert path.stat().st_size < 6 * 2**20, name
+
+
+def test_the_gateway_starts_without_vllm() -> None:
+    """Only `engine/` imports vLLM, and only to start an engine."""
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['vllm', 'torch', 'transformers'])); "
+    for command in ("serve --help", "catalog list", "catalog check farebox/demo"):
+        code = f"{blocked}from gateway.cli import main; main({command.split()})"
+        result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
