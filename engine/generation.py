@@ -9,7 +9,7 @@ from vllm.v1.engine import FinishReason as EngineFinish
 from engine.base import Delta, FinishReason, GenerationFailed, TokenCounts, TokenLogprob
 from engine.core import Core
 from engine.failures import translate
-from engine.outputs import Inbox, Piece
+from engine.outputs import Inbox, Piece, RawPiece
 from engine.parsing import ChatContext, ChoiceParser
 
 # As vLLM's server: JSON has no -inf, and a token that a constraint forbade has it.
@@ -61,18 +61,21 @@ class EmbeddedGeneration:
         return self
 
     async def __anext__(self) -> Delta:
-        while not self._ready:
+        ready, inbox = self._ready, self._inbox
+        while not ready:
             if self._closed:
                 raise StopAsyncIteration
-            try:
-                pieces = await self._inbox.take()
-            except Exception as error:  # vLLM's handler passes on whatever stopped it
+            pieces = inbox.take()
+            if pieces:
+                self._convert(pieces)
+            elif inbox.error is not None:  # vLLM's handler passes on whatever stopped it
                 await self.aclose()
-                raise translate(error) from None
-            if not pieces:
-                raise StopAsyncIteration
-            self._convert(pieces)
-        return self._ready.popleft()
+                raise translate(inbox.error)
+            elif inbox.unfinished:
+                await inbox.news()
+            else:
+                self._closed = True
+        return ready.popleft()
 
     async def aclose(self) -> None:
         """There is no await in it, so it completes in a task that is being cancelled too."""
@@ -81,34 +84,38 @@ class EmbeddedGeneration:
             if self._inbox.unfinished:
                 self._core.abort_soon(self._inbox)
 
-    def _convert(self, pieces: list[Piece]) -> None:
+    def _convert(self, pieces: list[RawPiece]) -> None:
         if len(pieces) == 1 and not self._parsers:
-            self._emit(pieces[0])
+            self._emit(*pieces[0])
             return
         by_choice: dict[int, list[Piece]] = {}
         for piece in pieces:
-            by_choice.setdefault(piece.choice, []).append(piece)
+            by_choice.setdefault(piece[0], []).append(Piece(*piece))
         for index in sorted(by_choice):
             if self._parsers:
                 self._parse(by_choice[index])
             else:
-                self._emit(_merged(by_choice[index]))
+                self._emit(*_merged(by_choice[index]))
 
-    def _emit(self, piece: Piece) -> None:
-        if not piece.text and piece.finish_reason is None and piece.logprobs is None:
+    def _emit(
+        self,
+        choice: int,
+        text: str,
+        token_ids: list[int],
+        finish_reason: EngineFinish | None,
+        stop_reason: int | str | None,
+        logprobs: list[dict[int, Logprob]] | None,
+    ) -> None:
+        """A Delta for a piece of a choice without a parser."""
+        if not text and finish_reason is None and logprobs is None:
             return  # half a character, or held back for a stop string: nothing to tell yet
-        inbox = self._inbox
-        self._ready.append(
-            Delta(
-                piece.choice,
-                piece.text,
-                inbox.completion[piece.choice],
-                inbox.cached,
-                finish_reason=None if piece.finish_reason is None else self._finish(piece.finish_reason),
-                stop_reason=piece.stop_reason,
-                logprobs=self._logprobs(piece),
-            )
-        )
+        delta = Delta(choice, text, self._inbox.completion[choice], self._inbox.cached)
+        if finish_reason is not None:
+            delta.finish_reason = self._finish(finish_reason)
+            delta.stop_reason = stop_reason
+        if logprobs is not None:
+            delta.logprobs = self._logprobs(token_ids, logprobs)
+        self._ready.append(delta)
 
     def _parse(self, pieces: list[Piece]) -> None:
         """One Delta for the pieces of one choice; a parser that streams must see them one by one."""
@@ -139,20 +146,19 @@ class EmbeddedGeneration:
                 stop_reason=last.stop_reason,
                 reasoning=parsed.reasoning,
                 tool_calls=tuple(parsed.tool_calls),
-                logprobs=self._logprobs(last),
+                logprobs=None if last.logprobs is None else self._logprobs(last.token_ids, last.logprobs),
             )
         )
 
     def _finish(self, reason: EngineFinish) -> FinishReason:
         known = _FINISH.get(reason)
         if known is None:
+            self._closed = True
             raise GenerationFailed("The engine gave up on this request; the same request may work when sent again.")
         return known
 
-    def _logprobs(self, piece: Piece) -> tuple[TokenLogprob, ...] | None:
-        if piece.logprobs is None:
-            return None
-        return tuple(self._token(token, row) for token, row in zip(piece.token_ids, piece.logprobs, strict=True))
+    def _logprobs(self, token_ids: list[int], rows: list[dict[int, Logprob]]) -> tuple[TokenLogprob, ...]:
+        return tuple(self._token(token, row) for token, row in zip(token_ids, rows, strict=True))
 
     def _token(self, token: int, row: dict[int, Logprob]) -> TokenLogprob:
         ranked = sorted(row, key=lambda other: row[other].rank or 0)[: self._top_logprobs]

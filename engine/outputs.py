@@ -15,6 +15,7 @@ from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutp
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
+from engine.detokenizer import PlainDetokenizer, plain
 from engine.stats import ServingStats
 
 
@@ -29,14 +30,19 @@ class Piece(NamedTuple):
     logprobs: list[dict[int, Logprob]] | None
 
 
+# A Piece as it is made for each token: a named tuple takes six times as long to make.
+RawPiece = tuple[int, str, list[int], FinishReason | None, int | str | None, list[dict[int, Logprob]] | None]
+
+
 class Inbox:
     """Where the output handler puts the pieces of one request, and where its one reader waits.
 
     `completion` counts the tokens of each choice as they arrive, read or not. Unless it streams, the reader is woken
-    only when all choices are done.
+    only when all choices are done. Made in the event loop.
     """
 
     __slots__ = (
+        "_loop",
         "_waiter",
         "cached",
         "completion",
@@ -51,44 +57,46 @@ class Inbox:
     def __init__(self, n: int, streams: bool) -> None:
         self.request_id = ""
         self.streams = streams
-        self.pieces: list[Piece] = []
+        self.pieces: list[RawPiece] = []
         self.states: list[RequestState] = []
         self.completion = [0] * n
         self.cached = 0
         self.unfinished = n
         self.error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
-    def push(self, piece: Piece) -> None:
+    def push(self, piece: RawPiece) -> None:
         self.pieces.append(piece)
-        self.completion[piece.choice] += len(piece.token_ids)
-        if piece.finish_reason is not None:
+        self.completion[piece[0]] += len(piece[2])
+        if piece[3] is not None:
             self.unfinished -= 1
-        if self.streams or not self.unfinished:
-            self._wake()
+        if (self.streams or not self.unfinished) and self._waiter is not None:
+            self._wake(self._waiter)
 
     def put(self, output: RequestOutput | PoolingRequestOutput | Exception) -> None:
         """vLLM's side of the queue: errors for all readers, and the last word on an aborted request (not needed)."""
         if isinstance(output, Exception):
             self.error = output
-            self._wake()
+            if self._waiter is not None:
+                self._wake(self._waiter)
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
+    def _wake(self, waiter: "asyncio.Future[None]") -> None:
+        self._waiter = None
+        if not waiter.done():
             waiter.set_result(None)
 
-    async def take(self) -> list[Piece]:
-        """All pieces since the last call, at least one; none only when all choices are done. Raises vLLM's errors."""
-        while not self.pieces or (self.unfinished and not self.streams):
-            if self.error is not None:
-                raise self.error
-            if not self.unfinished:
-                return []
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+    def take(self) -> list[RawPiece]:
+        """All pieces since the last call, or none when there is nothing to read yet."""
+        if self.unfinished and not self.streams:
+            return []
         pieces, self.pieces = self.pieces, []
         return pieces
+
+    def news(self) -> "asyncio.Future[None]":
+        """Done as soon as there is something to take, or an error."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
 
 class StepProcessor(OutputProcessor):
@@ -109,7 +117,9 @@ class StepProcessor(OutputProcessor):
     ) -> None:
         super().add_request(request, prompt, parent_req, request_index, queue)
         if isinstance(queue, Inbox):
-            queue.states.append(self.request_states[request.request_id])
+            state = self.request_states[request.request_id]
+            state.detokenizer = plain(state.detokenizer) or state.detokenizer
+            queue.states.append(state)
 
     def process_outputs(
         self,
@@ -123,6 +133,7 @@ class StepProcessor(OutputProcessor):
             iteration_stats = stats.step_begins()
         to_abort: list[str] = []
         others: list[EngineCoreOutput] = []
+        tokens = 0
         for output in engine_core_outputs:
             state = self.request_states.get(output.request_id)
             if state is None:
@@ -132,46 +143,63 @@ class StepProcessor(OutputProcessor):
                 continue
             if stats is None:
                 self._update_stats_from_output(state, output, engine_core_timestamp, iteration_stats)
-            else:
+            elif state.is_prefilling or output.events is not None:
                 stats.observe(output, engine_core_timestamp or 0.0, state, self.lora_states)
-            if self._deliver(output, state, iteration_stats):
-                to_abort.append(output.request_id)
+            else:
+                tokens += len(output.new_token_ids)
+            finish_reason = self._deliver(output, state)
+            if finish_reason is not None:
+                if stats is not None:
+                    stats.settle(state, engine_core_timestamp or 0.0)
+                self._end(output, state, finish_reason, iteration_stats)
+                if not output.finished:
+                    to_abort.append(output.request_id)  # a stop string, which the engine doesn't know of
+        if stats is not None:
+            stats.count(tokens)
         if others:
             rest = super().process_outputs(others, engine_core_timestamp, iteration_stats, weight_version)
             rest.reqs_to_abort.extend(to_abort)
             return rest
         return OutputProcessorOutput(request_outputs=[], reqs_to_abort=to_abort)
 
-    def _deliver(self, output: EngineCoreOutput, state: RequestState, stats: IterationStats | None) -> bool:
-        """Detokenizes, checks stop strings and fills the inbox. True if the engine must be told to stop."""
+    def _deliver(self, output: EngineCoreOutput, state: RequestState) -> FinishReason | None:
+        """Detokenizes, checks stop strings and fills the inbox. Returns why the choice has ended, if it has."""
         inbox, detokenizer = state.queue, state.detokenizer
         finish_reason, stop_reason = output.finish_reason, output.stop_reason
-        if state.is_prefilling:
-            if output.prefill_stats is not None:
-                state.num_cached_tokens = output.prefill_stats.num_cached_tokens
-                if state.request_index == 0:
-                    # The other choices find this one's prompt in the cache; the client's prompt was computed once.
-                    inbox.cached = state.num_cached_tokens
-            state.is_prefilling = False
-        before = detokenizer.num_output_tokens() if detokenizer.stop else 0
-        stop_string = detokenizer.update(output.new_token_ids, finish_reason == FinishReason.STOP)
-        if stop_string is not None:
-            finish_reason, stop_reason = FinishReason.STOP, stop_string
-            self._trim_surplus_tokens(state, output, before)
         token_ids = output.new_token_ids
+        if state.is_prefilling:
+            _begin(output, state, inbox)
+        if isinstance(detokenizer, PlainDetokenizer):
+            text = detokenizer.advance(token_ids, finish_reason == FinishReason.STOP)
+        else:
+            before = detokenizer.num_output_tokens()
+            stop_string = detokenizer.update(token_ids, finish_reason == FinishReason.STOP)
+            if stop_string is not None:
+                finish_reason, stop_reason = FinishReason.STOP, stop_string
+                self._trim_surplus_tokens(state, output, before)
+            text = detokenizer.get_next_output_text(finish_reason is not None, delta=True)
         logprobs = None
         if output.new_logprobs is not None:
             state.logprobs_processor.update_from_output(output)
             logprobs = state.logprobs_processor.logprobs[-len(token_ids) :] if token_ids else []
-        finished = finish_reason is not None
-        text = detokenizer.get_next_output_text(finished, delta=True)
-        inbox.push(Piece(state.request_index, text, token_ids, finish_reason, stop_reason, logprobs))
-        if not finished:
-            return False
+        inbox.push((state.request_index, text, token_ids, finish_reason, stop_reason, logprobs))
+        return finish_reason
+
+    def _end(
+        self, output: EngineCoreOutput, state: RequestState, reason: FinishReason, stats: IterationStats | None
+    ) -> None:
         if state.parent_req is not None:
             state.parent_req.child_requests.discard(state.request_id)
         self._finish_request(state)
-        self._update_stats_from_finished(state, finish_reason, stats)
+        self._update_stats_from_finished(state, reason, stats)
         if self.tracing_enabled and stats is not None:
             self.do_tracing(output, state, stats)
-        return not output.finished
+
+
+def _begin(output: EngineCoreOutput, state: RequestState, inbox: Inbox) -> None:
+    state.is_prefilling = False
+    if output.prefill_stats is not None:
+        state.num_cached_tokens = output.prefill_stats.num_cached_tokens
+        if state.request_index == 0:
+            # The other choices find this one's prompt in the cache; the client's prompt was computed once.
+            inbox.cached = state.num_cached_tokens

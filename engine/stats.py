@@ -78,16 +78,19 @@ class ServingStats(EngineMetrics):
         return self._iteration
 
     def observe(self, output: EngineCoreOutput, timestamp: float, state: RequestState, lora: LoRARequestStates) -> None:
-        """Counts one output; its latency only if it is the request's first."""
-        stats, iteration = state.stats, self._iteration
-        if state.is_prefilling or output.events is not None:
-            iteration.update_from_output(output, timestamp, state.is_prefilling, stats, lora, state.lora_name)
-            iteration.inter_token_latencies_iter.clear()
-        else:
-            count = len(output.new_token_ids)
-            iteration.num_generation_tokens += count
-            stats.num_generation_tokens += count
-            stats.last_token_ts = timestamp
+        """A request's first output, or one with events (queued, scheduled, preempted)."""
+        first = state.is_prefilling
+        self._iteration.update_from_output(output, timestamp, first, state.stats, lora, state.lora_name)
+        self._iteration.inter_token_latencies_iter.clear()
+
+    def count(self, tokens: int) -> None:
+        """Tokens of outputs that were not observed."""
+        self._iteration.num_generation_tokens += tokens
+
+    def settle(self, state: RequestState, timestamp: float) -> None:
+        """Gives a request's statistics what was not kept per token, now that it has ended."""
+        state.stats.num_generation_tokens = state.detokenizer.num_output_tokens()
+        state.stats.last_token_ts = timestamp
 
     def record(
         self,
