@@ -5,16 +5,18 @@ from collections.abc import AsyncGenerator
 from vllm import PoolingParams
 from vllm.outputs import PoolingRequestOutput
 
-from engine.base import Delta, EmbeddingRequest, TokenCounts
+from engine.base import Delta, EmbeddingRequest, TokenCounts, UnsupportedFeature
 from engine.core import Core
 from engine.failures import translate
 from engine.rendering import rendered
 
 
 class EmbeddedEmbedding:
-    """See `engine.base.Generation`. The engine is asked when the Delta is."""
+    """See `engine.base.Generation`. The engine is asked when the Delta is. Raises UnsupportedFeature."""
 
     def __init__(self, core: Core, request: EmbeddingRequest) -> None:
+        if request.dimensions is not None and not core.model_config.is_matryoshka:
+            raise UnsupportedFeature("This model's vectors can't be shortened; leave `dimensions` out.", "dimensions")
         self._tokens = request.prompt.tokens
         self._outputs: AsyncGenerator[PoolingRequestOutput, None] = core.encode(
             rendered(request.prompt).engine_input,

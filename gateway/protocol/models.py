@@ -1,6 +1,6 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
@@ -9,6 +9,7 @@ from gateway.parameters import Route
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import Body, with_ranges
+from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
 from pricing.price import Price
@@ -58,12 +59,15 @@ class TokenPricing(TypedDict):
     rate_per_input_token_cached: float
 
 
+Kind = Literal["text-generation", "embeddings"]
+
+
 class CatalogEntry(TypedDict):
     """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision."""
 
     model_name: str
-    type: Literal["text-generation"]
-    reported_type: Literal["text-generation"]
+    type: Kind
+    reported_type: Kind
     description: str
     tags: list[str]
     pricing: TokenPricing
@@ -81,12 +85,14 @@ class RouteSchemas(TypedDict):
     path: str
     input: dict[str, Any]
     output: dict[str, Any]
-    streaming: dict[str, Any]
+    streaming: NotRequired[dict[str, Any]]
 
 
 class ModelSchemas(TypedDict):
+    """`native` is there for models that write text."""
+
     openai: RouteSchemas
-    native: RouteSchemas
+    native: NotRequired[RouteSchemas]
 
 
 class CatalogModel(CatalogEntry):
@@ -115,10 +121,11 @@ def model_card(model: Model, created: int) -> ModelCard:
 
 def catalog_entry(model: Model) -> CatalogEntry:
     card, price = model.card, model.price
+    kind: Kind = "embeddings" if card.task == "embed" else "text-generation"
     return {
         "model_name": model.name,
-        "type": "text-generation",
-        "reported_type": "text-generation",
+        "type": kind,
+        "reported_type": kind,
         "description": card.description,
         "tags": card.tags,
         "pricing": {
@@ -138,7 +145,21 @@ def catalog_entry(model: Model) -> CatalogEntry:
 
 def catalog_model(model: Model) -> CatalogModel:
     """With the schemas that the checks of this model are made from."""
-    schemas: ModelSchemas = {
+    return {**catalog_entry(model), "schemas": _embedding(model) if model.card.task == "embed" else _generating(model)}
+
+
+def _embedding(model: Model) -> ModelSchemas:
+    return {
+        "openai": {
+            "path": "/v1/openai/embeddings",
+            "input": _named(body_schema(EmbeddingsBody, model, "embeddings"), model),
+            "output": schema_of(Embeddings),
+        }
+    }
+
+
+def _generating(model: Model) -> ModelSchemas:
+    return {
         "openai": {
             "path": "/v1/openai/chat/completions",
             "input": _named(body_schema(ChatBody, model, "openai"), model),
@@ -152,7 +173,6 @@ def catalog_model(model: Model) -> CatalogModel:
             "streaming": schema_of(answers.InferenceEvent),
         },
     }
-    return {**catalog_entry(model), "schemas": schemas}
 
 
 def body_schema(body: type[Body], model: Model, route: Route, ref_template: str = DEFINITIONS) -> JSONSchema:

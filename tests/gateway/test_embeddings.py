@@ -158,3 +158,15 @@ async def test_an_idempotency_key_is_charged_once(server: GatewayServer) -> None
         again = await http.post("/v1/embeddings", json={"model": MINI, "input": "hi"}, headers=headers)
     assert again.content == first.content
     assert len(await server.entries()) == 1
+
+
+async def test_the_catalog_and_the_document_tell_models_that_embed_from_others(server: GatewayServer) -> None:
+    async with server.client() as http:
+        mini = (await http.get(f"/models/{MINI}")).json()
+        demo = (await http.get(f"/models/{DEMO}")).json()
+        schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    assert (mini["type"], demo["type"]) == ("embeddings", "text-generation")
+    assert mini["schemas"].keys() == {"openai"}
+    assert mini["schemas"]["openai"]["path"] == "/v1/openai/embeddings"
+    assert schemas["EmbeddingsBody"]["properties"]["model"]["enum"] == [MINI]
+    assert schemas["ChatBody"]["properties"]["model"]["enum"] == [DEMO]
