@@ -60,6 +60,8 @@ class EmbeddedEngine:
         """
         try:
             environment.prepare(local=is_folder(self._spec.source))
+            if str(self._spec.options.get("otlp_traces_endpoint")).endswith("/v1/traces"):
+                environment.trace_over_http()
             self._logs = environment.EngineLogs()
             self._loaded = await self._load(self._logs.config_path)
             await self._loaded.warm_up()

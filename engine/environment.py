@@ -49,6 +49,11 @@ def prepare(local: bool) -> None:
         vars(hub)["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
 
 
+def trace_over_http() -> None:
+    """vLLM sends its spans by gRPC unless it is told otherwise."""
+    _set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+
+
 def _set(name: str, value: str) -> None:
     if name not in os.environ:
         os.environ[name] = value

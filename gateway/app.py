@@ -35,7 +35,7 @@ def create_app(gateway: Gateway) -> Starlette:
         routes=sorted(routes, key=lambda route: not (isinstance(route, Route) and isinstance(route.app, Generating))),
         middleware=[
             *_cors(gateway.settings.cors_origins),
-            Middleware(ContextMiddleware, metrics=gateway.metrics, routes=_labels(routes)),
+            Middleware(ContextMiddleware, metrics=gateway.metrics, tracing=gateway.tracing, routes=_labels(routes)),
             Middleware(AuthMiddleware, keys=gateway.keys),
         ],
         exception_handlers={HTTPException: on_http_exception},

@@ -15,6 +15,7 @@ from gateway.pipeline import Pipeline
 from gateway.public_http import Resolve, system_resolve
 from gateway.settings import Settings
 from gateway.state import Gateway
+from gateway.tracing import open_tracing
 from gateway.webhook_calls import WebhookSettings
 from gateway.webhooks import Webhooks
 from pricing.database import Database
@@ -59,18 +60,35 @@ async def open_gateway(
         stack.push_async_callback(limits.close)
         webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
         stack.push_async_callback(webhooks.close)
-        idempotency = Idempotency(
-            IdempotencyStore(database),
-            Usage(database),
-            life_ms=int(settings.idempotency_hours * 3_600_000),
-            bytes_max=settings.idempotency_bytes_max,
-        )
+        idempotency = _idempotency(database, settings)
         await idempotency.open()
         stack.push_async_callback(idempotency.close)
         budgets = await BudgetWatch.open(database)
         stack.push_async_callback(budgets.close)
+        tracing = open_tracing(settings, release)
+        stack.push_async_callback(tracing.close)
         gateway = Gateway(
-            settings, fleet.catalog, fleet, ledger, keys, metrics, pipeline, webhooks, limits, idempotency, database
+            settings=settings,
+            catalog=fleet.catalog,
+            fleet=fleet,
+            ledger=ledger,
+            keys=keys,
+            metrics=metrics,
+            pipeline=pipeline,
+            webhooks=webhooks,
+            limits=limits,
+            idempotency=idempotency,
+            database=database,
+            tracing=tracing,
         )
         register_gauges(gateway, budgets)
         yield gateway, first_keys
+
+
+def _idempotency(database: Database, settings: Settings) -> Idempotency:
+    return Idempotency(
+        IdempotencyStore(database),
+        Usage(database),
+        life_ms=int(settings.idempotency_hours * 3_600_000),
+        bytes_max=settings.idempotency_bytes_max,
+    )

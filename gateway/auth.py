@@ -22,7 +22,10 @@ class AuthMiddleware:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        trace = scope["farebox.context"].trace
+        trace.begin("auth")
         key = await self._authenticate(Headers(scope=scope))
+        trace.end("auth")
         # An admin key spends no money, and a user's key must not learn what /admin holds.
         if scope["path"].startswith(ADMIN_PREFIX) != (key.role == "admin"):
             raise NotFound(_wrong_role(key))

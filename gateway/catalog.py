@@ -182,6 +182,8 @@ def _ready(card: Card, settings: Settings) -> Model:
     options = dict(card.engine) if settings.source is None else {}
     if card.task == "embed":
         options["runner"] = "pooling"
+    if settings.traces_url is not None:
+        options.setdefault("otlp_traces_endpoint", settings.traces_url)
     source = settings.source or card.source
     spec = EngineSpec(
         source=str(MODEL_DIR) if source == DEMO_SOURCE else source,

@@ -5,13 +5,16 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import from_exception
 from gateway.logs import log_request
 from gateway.metrics import Metrics
 from gateway.responses import ErrorResponse
+from gateway.tracing import UNTRACED, Trace, Tracing
 
 log = logging.getLogger("farebox")
 
@@ -22,10 +25,11 @@ STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, 
 class RequestContext:
     """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
 
-    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "route", "status")
+    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "route", "status", "trace")
 
-    def __init__(self, request_id: str, route: str) -> None:
+    def __init__(self, request_id: str, route: str, trace: Trace) -> None:
         self.id = request_id
+        self.trace = trace
         self.route = route
         self.arrived = time.perf_counter()
         self.status = 0
@@ -51,16 +55,17 @@ class ContextMiddleware:
     Whatever is raised inside becomes an error here, in the shape of its route (`gateway.error_shapes`).
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing, routes: Iterable[str]) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._routes = tuple(sorted(routes, key=len, reverse=True))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(scope), self._route(scope["path"]))
+        context = self._context(scope)
         scope["farebox.context"] = context
 
         async def start_with_headers(message: Message) -> None:
@@ -86,6 +91,12 @@ class ContextMiddleware:
         finally:
             self._record(context, scope["method"])
 
+    def _context(self, scope: Scope) -> RequestContext:
+        route = self._route(scope["path"])
+        traced = (route, HTTPStatus.OK) not in QUIET
+        trace = self._tracing.request(f"{scope['method']} {route}", Headers(scope=scope)) if traced else UNTRACED
+        return RequestContext(_request_id(scope), route, trace)
+
     def _route(self, path: str) -> str:
         """The known prefix of the path: a label must not hold what a client made up."""
         return next((route for route in self._routes if path == route or path.startswith(route + "/")), "other")
@@ -94,6 +105,8 @@ class ContextMiddleware:
         self._metrics.requests.labels(context.model, context.route, str(context.status)).inc()
         if context.code and context.status != STATUS_CLIENT_GONE:
             self._metrics.rejections.labels(context.code).inc()
+        if context.trace.on:
+            context.trace.close(_attributes(context, method))
         if (context.route, context.status) not in QUIET:
             log_request(
                 {
@@ -111,6 +124,33 @@ class ContextMiddleware:
 
 # Probes and scrapes that went well are not news.
 QUIET = {(route, 200) for route in ("/health", "/health/live", "/health/ready", "/metrics")}
+
+
+# On the log line -> on the span, by OpenTelemetry's names where it has some. Neither says what was said, or the key.
+ATTRIBUTES = {
+    "id": "gen_ai.response.id",
+    "prompt_tokens": "gen_ai.usage.input_tokens",
+    "completion_tokens": "gen_ai.usage.output_tokens",
+    "cost_usd": "farebox.cost_usd",
+    "outcome": "farebox.outcome",
+}
+
+
+def _attributes(context: RequestContext, method: str) -> dict[str, str | int | float]:
+    found: dict[str, str | int | float] = {
+        "http.request.method": method,
+        "http.route": context.route,
+        "http.response.status_code": context.status,
+        "farebox.request_id": context.id,
+    }
+    if context.model:
+        found["gen_ai.request.model"] = context.model
+    if context.code:
+        found["error.type"] = context.code
+    for name, attribute in ATTRIBUTES.items():
+        if isinstance(value := context.fields.get(name), str | int):
+            found[attribute] = value
+    return found
 
 
 def _request_id(scope: Scope) -> str:

@@ -23,8 +23,9 @@ from gateway.errors import GatewayError, from_exception, shutting_down
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.idempotency import Attempt, digest_of, idempotency_key
+from gateway.jobs import Job
 from gateway.limits import Admission
-from gateway.pipeline import Job, Metered
+from gateway.metered import Metered
 from gateway.state import Gateway
 from pricing.keys import Key
 from pricing.money import Picodollars, format_usd
@@ -59,6 +60,7 @@ class Exchange:
         Raises RateLimited.
         """
         await self.admission.enter(served.model.name)
+        self.context.trace.begin("render")
 
     @asynccontextmanager
     async def generate(
@@ -79,6 +81,7 @@ class Exchange:
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`."""
         self.context.fields["id"] = request_id
+        self.context.trace.end("render")
         return Job(
             request_id=request_id,
             key=self.key,
@@ -89,6 +92,7 @@ class Exchange:
             stream=stream,
             user=user,
             trace_headers={name: self.headers[name] for name in TRACE_HEADERS if name in self.headers},
+            trace=self.context.trace,
         )
 
     @asynccontextmanager

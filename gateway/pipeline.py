@@ -2,57 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from engine.base import Delta, EngineError, Generation, Prompt, TokenCounts
-from gateway.errors import GatewayError, InvalidRequest, TookTooLong, shutting_down
-from gateway.fleet import Served
-from gateway.generations import Part, start
-from gateway.metrics import Metrics, StreamTimer
-from pricing.cost import Tokens, cost
+from engine.base import EngineError
+from gateway.errors import GatewayError, TookTooLong, shutting_down
+from gateway.jobs import Job
+from gateway.metered import Admitted, Metered
+from gateway.metrics import Metrics
 from pricing.errors import PricingError
-from pricing.keys import Key
 from pricing.ledger import Ledger
-from pricing.money import Picodollars, format_usd
-from pricing.reservation import Outcome, Reservation, ReserveRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to generate, for whom. Several parts (prompts) are one reservation and one entry of the ledger.
-
-    `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
-    the request came in.
-    """
-
-    request_id: str
-    key: Key
-    served: Served
-    route: str
-    parts: tuple[Part, ...]
-    arrived: float
-    stream: bool = True
-    user: str | None = None
-    trace_headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(part.prompt.tokens for part in self.parts)
-
-    @property
-    def completion_tokens_max(self) -> int:
-        """What may be generated at most, over all choices."""
-        return sum(part.sampling.n * part.sampling.max_tokens for part in self.parts)
-
-    @property
-    def choices(self) -> int:
-        return sum(part.sampling.n for part in self.parts)
-
-
-Admitted = Callable[[], Awaitable[None]]
+from pricing.reservation import Outcome, Reservation
 
 
 class Pipeline:
@@ -69,13 +30,15 @@ class Pipeline:
     @asynccontextmanager
     async def run(
         self, job: Job, report: dict[str, object], admitted: Admitted | None = None
-    ) -> AsyncIterator["Metered"]:
+    ) -> AsyncIterator[Metered]:
         """A generation whose first delta has arrived and whose reservation stands; settled on every way out.
 
         `admitted` is called earlier: once the engine has taken the job and the reservation stands. `report` is filled
         with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable, EngineOverloaded,
         EngineDead, GenerationFailed, TookTooLong.
         """
+        if self.cutting:
+            raise shutting_down()  # it was being rendered when the others were cut off
         reservation = self._reserve(job)
         metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
         task = asyncio.current_task()
@@ -142,19 +105,16 @@ class Pipeline:
         return loads
 
     def _reserve(self, job: Job) -> Reservation:
-        return self._ledger.reserve(
-            ReserveRequest(
-                request_id=job.request_id,
-                key=job.key,
-                model=job.served.model.name,
-                price=job.served.model.price,
-                prompt_tokens=job.prompt_tokens,
-                completion_tokens_max=job.completion_tokens_max,
-                route=job.route,
-                started_at=time.time_ns() // 1_000_000,
-                user=job.user,
-            )
-        )
+        trace = job.trace
+        trace.begin("reserve")
+        try:
+            reservation = self._ledger.reserve(job.reservation())
+        except PricingError:
+            trace.end("reserve")
+            raise
+        if trace.on:
+            reservation.when_decided(lambda: trace.end("reserve"))
+        return reservation
 
     def _outcome(self, error: BaseException) -> Outcome:
         if isinstance(error, EngineError):
@@ -162,149 +122,3 @@ class Pipeline:
         if isinstance(error, TookTooLong):
             return Outcome.TIMED_OUT
         return Outcome.SHUTDOWN if self.cutting else Outcome.CLIENT_GONE
-
-
-class Metered:
-    """The deltas of a running request. What the engine has handed over is charged, read or not."""
-
-    def __init__(self, job: Job, reservation: Reservation, timer: StreamTimer) -> None:
-        self.job = job
-        self._reservation = reservation
-        self._timer = timer
-        self._generation: Generation | None = None
-        self._first: Delta | None = None
-        self._unfinished = job.choices
-        self._cost: Picodollars | None = None
-        self._outcome = ""
-
-    @property
-    def counts(self) -> TokenCounts:
-        if self._generation is None:
-            return TokenCounts(self.job.prompt_tokens)
-        return self._generation.counts
-
-    @property
-    def cost(self) -> Picodollars:
-        """What was charged, or would be if it ended now."""
-        if self._cost is not None:
-            return self._cost
-        return cost(self.job.served.model.price, _tokens(self.counts))
-
-    @property
-    def finished(self) -> bool:
-        """Whether every choice has ended by itself."""
-        return self._unfinished == 0
-
-    async def begin(self, admitted: Admitted | None) -> None:
-        """Start the engine and wait for the first delta; the reservation becomes durable meanwhile."""
-        if not self._reservation.likely:
-            await self._reservation.stands()
-        job = self.job
-        self._generation = await start(
-            job.served.engine, job.request_id, job.parts, job.trace_headers, stream=job.stream
-        )
-        self._reservation.follow(self._tokens_now)
-        if admitted is not None:
-            await self._reservation.stands()
-            await admitted()
-        first = await self._generation.__anext__()
-        await self._reservation.stands()
-        if job.stream:
-            self._timer.first_token()
-        self._first = self._note(first)
-
-    def __aiter__(self) -> "Metered":
-        return self
-
-    async def __anext__(self) -> Delta:
-        if (first := self._first) is not None:
-            self._first = None
-            return first
-        if self._unfinished == 0 or self._generation is None:
-            raise StopAsyncIteration
-        try:
-            delta = await self._generation.__anext__()
-        except EngineError:
-            # Here, since the error doesn't come by the pipeline again: a stream tells its client and ends well.
-            self.settle(Outcome.ENGINE_ERROR)
-            raise
-        self._timer.token()
-        return self._note(delta)
-
-    def _note(self, delta: Delta) -> Delta:
-        if delta.finish_reason is not None:
-            self._unfinished -= 1
-            if self._unfinished == 0:
-                self.settle(Outcome.FINISHED)
-        return delta
-
-    def _tokens_now(self) -> Tokens:
-        return _tokens(self.counts)
-
-    def settle(self, outcome: Outcome) -> None:
-        """Charge what was generated, once. Nothing generated and not finished: nothing charged."""
-        if self._cost is not None:
-            return
-        if outcome is Outcome.CLIENT_GONE:
-            self._timer.disconnected()
-        counts = self.counts
-        if counts.completion == 0 and outcome is not Outcome.FINISHED:
-            self.void(outcome.value)
-            return
-        self._outcome = outcome.value
-        self._cost = self._reservation.settle(_tokens(counts), outcome)
-        self._timer.end(counts, self._cost, outcome.value)
-
-    def void(self, reason: str) -> None:
-        """Charge nothing: nothing was delivered."""
-        if self._cost is None:
-            self._cost = Picodollars(0)
-            self._outcome = Outcome.VOID.value
-            self._reservation.void(reason)
-            self._timer.end(TokenCounts(0), self._cost, self._outcome)
-
-    def report(self) -> dict[str, object]:
-        """For the log line."""
-        counts = self.counts
-        return {
-            "prompt_tokens": counts.prompt,
-            "cached_tokens": counts.cached,
-            "completion_tokens": counts.completion,
-            "cost_usd": format_usd(self.cost),
-            "first_token_seconds": self._timer.first_token_seconds,
-            "outcome": self._outcome,
-        }
-
-    async def close(self) -> None:
-        """Stop the engine's work on this request, if it still runs."""
-        if self._generation is not None:
-            await self._generation.aclose()
-
-
-def check_fits(served: Served, prompt: Prompt, param: str, room: int = 0) -> None:
-    """Raises InvalidRequest(context_length_exceeded) unless the context has this much room beside the prompt.
-
-    `param` is the field that the prompt came in.
-    """
-    if prompt.tokens + room > served.context_length:
-        raise InvalidRequest(
-            f"The prompt is {prompt.tokens} tokens long, and the context of {served.model.name} holds "
-            f"{served.context_length}, prompt and answer together. Shorten the prompt.",
-            code="context_length_exceeded",
-            param=param,
-        )
-
-
-def fit_to_context(served: Served, prompt: Prompt, wanted: int | None, param: str = "messages") -> int:
-    """How many tokens may be generated: what was asked for or the card's default, and no more than there is room.
-
-    `param` is the field that the prompt came in. Raises InvalidRequest(context_length_exceeded) where it leaves no
-    room.
-    """
-    check_fits(served, prompt, param, room=1)
-    room = served.context_length - prompt.tokens
-    return min(room, served.model.card.default_max_tokens if wanted is None else wanted)
-
-
-def _tokens(counts: TokenCounts) -> Tokens:
-    return Tokens(prompt=counts.prompt, cached=counts.cached, completion=counts.completion)

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 PREFIX = "FAREBOX_"
+HTTP_URL = re.compile(r"https?://[^/\s]+(/[^\s]*)?")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
@@ -48,6 +49,12 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is no origin; one looks like https://app.example.com, without a path")
     return origins
+
+
+def _http_url(url: str) -> str:
+    if not HTTP_URL.fullmatch(url):
+        raise ValueError(f"{url!r} is no URL of a collector; one looks like http://collector:4318")
+    return url.rstrip("/")
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -150,6 +157,10 @@ class Settings(BaseModel):
     idempotency_bytes_max: int = Field(
         4 * 2**20, ge=1024, description="Largest answer that is kept for its Idempotency-Key."
     )
+    otlp_endpoint: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None,
+        description="http://collector:4318: where to send traces, by OTLP over HTTP. Default: none are made.",
+    )
     cors_origins: Origins = Field(
         (),
         description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
@@ -166,6 +177,14 @@ class Settings(BaseModel):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.expanduser().resolve() / 'farebox.db'}"
+
+    @property
+    def traces_url(self) -> str | None:
+        """The collector's URL for traces: OTLP's own path, unless the setting has one."""
+        if self.otlp_endpoint is None:
+            return None
+        bare = self.otlp_endpoint.count("/") == 2
+        return f"{self.otlp_endpoint}/v1/traces" if bare else self.otlp_endpoint
 
     @property
     def embedded_database(self) -> bool:

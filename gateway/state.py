@@ -10,6 +10,7 @@ from gateway.limits import RateLimits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.tracing import Tracing
 from gateway.webhooks import Webhooks
 from pricing.database import Database
 from pricing.directory import KeyDirectory
@@ -31,6 +32,7 @@ class Gateway:
     limits: RateLimits
     idempotency: Idempotency
     database: Database
+    tracing: Tracing
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

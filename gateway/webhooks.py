@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable
 
 from engine.base import TokenCounts
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, Unavailable, from_exception
+from gateway.jobs import Job
 from gateway.limits import Admission
 from gateway.logs import log_request
+from gateway.metered import Metered
 from gateway.metrics import Metrics
-from gateway.pipeline import Job, Metered, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.protocol.native_answer import failed
 from gateway.public_http import PinnedTransport, Poster, Resolve, WrongURL, check_url, system_resolve
 from gateway.webhook_calls import SIGNATURE_HEADER, WebhookSettings, sign, signing_secret

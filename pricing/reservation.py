@@ -113,6 +113,10 @@ class Reservation:
         if self._refusal is not None:
             raise self._refusal
 
+    def when_decided(self, call: Callable[[], None]) -> None:
+        """Call back once `stands` waits no more, whichever way it was decided."""
+        self._decided.add_done_callback(lambda _: call())
+
     @property
     def tokens(self) -> Tokens:
         """The latest counts: what the next checkpoint writes."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
 from engine.base import Delta, FinishReason, TokenLogprob, ToolCallDelta
-from gateway.pipeline import Metered
+from gateway.metered import Metered
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.usage import usage_fields
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.pipeline import Metered
+from gateway.metered import Metered
 from gateway.protocol.checks import Body
 from gateway.protocol.completions import Prompts
 from pricing.money import usd_number

@@ -7,7 +7,8 @@ from json.encoder import encode_basestring as quote
 from typing import Literal
 
 from engine.base import Delta, TokenCounts, TokenLogprob
-from gateway.pipeline import Job, Metered
+from gateway.jobs import Job
+from gateway.metered import Metered
 from gateway.protocol.token_texts import shares
 from pricing.money import Picodollars, usd_number
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.base import FinishReason
-from gateway.pipeline import Metered
+from gateway.metered import Metered
 from gateway.protocol.responses import ResponsesBody
 from pricing.money import usd_number
 

@@ -2,8 +2,8 @@
 
 from engine.formats import messages_format
 from gateway.exchange import Exchange
+from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.pipeline import fit_to_context
 from gateway.protocol import anthropic_answers as answers
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
 from gateway.protocol.checks import parse_json, validate

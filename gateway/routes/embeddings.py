@@ -4,8 +4,8 @@ from engine.base import Prompt, Sampling
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Embedding, Part
+from gateway.jobs import check_fits
 from gateway.openapi.operation import JSON, Operation, documented
-from gateway.pipeline import check_fits
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
 from gateway.protocol.embeddings import embeddings as answer

@@ -5,8 +5,8 @@ from starlette.responses import JSONResponse
 
 from gateway.exchange import Exchange
 from gateway.generations import Part
+from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.pipeline import fit_to_context
 from gateway.protocol import answers
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.native import NativeBody

@@ -2,8 +2,8 @@
 
 from gateway.exchange import Exchange
 from gateway.generations import Part
+from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.pipeline import fit_to_context
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.chat_answer import chat_chunks, chat_completion
