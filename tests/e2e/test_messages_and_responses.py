@@ -27,6 +27,12 @@ def claude(server: Server) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with server.openai() as made:
+        yield made
+
+
 def asking(text: str, **fields: Any) -> dict[str, Any]:
     body = {"temperature": 0} | fields.pop("extra_body", {})
     return {
@@ -157,8 +163,8 @@ async def test_a_disconnect_is_charged_and_stops_the_engine(server: Server, path
     )
 
 
-def test_a_response_is_answered_word_for_word_and_charged_exactly(server: Server) -> None:
-    response = server.openai().responses.create(model=DEMO, input="Hello!", temperature=0)
+def test_a_response_is_answered_word_for_word_and_charged_exactly(server: Server, client: openai.OpenAI) -> None:
+    response = client.responses.create(model=DEMO, input="Hello!", temperature=0)
     assert (response.output_text, response.status) == (HELLO, "completed")
     usage = response.usage
     assert usage is not None
@@ -167,8 +173,8 @@ def test_a_response_is_answered_word_for_word_and_charged_exactly(server: Server
     assert Decimal(entry(server, response.id)["cost_usd"]) == cost
 
 
-def test_a_response_streams(server: Server) -> None:
-    with server.openai().responses.stream(model=DEMO, input="Hello!", temperature=0) as stream:
+def test_a_response_streams(server: Server, client: openai.OpenAI) -> None:
+    with client.responses.stream(model=DEMO, input="Hello!", temperature=0) as stream:
         pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
     assert "".join(pieces) == final.output_text == HELLO
@@ -178,8 +184,7 @@ def test_a_response_streams(server: Server) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_function_is_called_and_its_result_answered(server: Server, streamed: bool) -> None:
-    client = server.openai()
+def test_a_function_is_called_and_its_result_answered(client: openai.OpenAI, streamed: bool) -> None:
     tools: Any = [
         {"type": "function", "name": "get_weather", "description": "Get the weather in a city.", "parameters": CITY}
     ]
@@ -196,15 +201,14 @@ def test_a_function_is_called_and_its_result_answered(server: Server, streamed: 
     assert answer.output_text == "It is sunny and 21 degrees in Paris."
 
 
-def test_the_sdks_structured_output(server: Server) -> None:
+def test_the_sdks_structured_output(client: openai.OpenAI) -> None:
     schema = {"type": "object", "properties": {"greeting": {"type": "string"}}, "required": ["greeting"]}
     form: Any = {"format": {"type": "json_schema", "name": "greeting", "schema": schema, "strict": True}}
-    response = server.openai().responses.create(model=DEMO, input="Hello!", text=form, temperature=0)
+    response = client.responses.create(model=DEMO, input="Hello!", text=form, temperature=0)
     assert "greeting" in json.loads(response.output_text)
 
 
-def test_openais_errors(server: Server) -> None:
-    client = server.openai()
+def test_openais_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="keeps no answers") as caught:
         client.responses.create(model=DEMO, input="Hello!", previous_response_id="resp_1")
     assert caught.value.code == "unsupported_parameter"
