@@ -78,7 +78,10 @@ class NoCounter:
 class NoMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = self.rejections = NoCounter()
+        self.rejections = NoCounter()
+
+    def answered(self, model: str, route: str, status: str) -> NoCounter:
+        return NoCounter()
 
     def stream_timer(self, model: str, arrived: float) -> NoTimer:
         return NoTimer()

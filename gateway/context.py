@@ -102,7 +102,7 @@ class ContextMiddleware:
         return next((route for route in self._routes if path == route or path.startswith(route + "/")), "other")
 
     def _record(self, context: RequestContext, method: str) -> None:
-        self._metrics.requests.labels(context.model, context.route, str(context.status)).inc()
+        self._metrics.answered(context.model, context.route, str(context.status)).inc()
         if context.code and context.status != STATUS_CLIENT_GONE:
             self._metrics.rejections.labels(context.code).inc()
         if context.trace.on:

@@ -3,6 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -84,6 +85,10 @@ class Metrics:
             registry=registry,
         )
         Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
+        # `labels` checks, converts and locks each time; a request asks for the same eight series as the one before.
+        self.of_model = cache(partial(ModelMetrics, self))
+        self.finished = cache(self.request_seconds.labels)
+        self.answered = cache(self.requests.labels)
 
     def gauge(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Readings]) -> None:
         """A gauge that is read at each scrape: its values by the values of its labels, in their order."""
@@ -106,6 +111,18 @@ class Metrics:
         self.commit_seconds.observe(nanoseconds / 1e9)
 
 
+class ModelMetrics:
+    """The series that every request of one model writes to."""
+
+    __slots__ = ("cost", "first_token", "inter_token", "tokens")
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.first_token = metrics.first_token.labels(model)
+        self.inter_token = metrics.inter_token.labels(model)
+        self.cost = metrics.cost.labels(model)
+        self.tokens = [metrics.tokens.labels(model, kind) for kind in TOKEN_KINDS]
+
+
 class StreamTimer:
     """The times and counts of one request. A token costs one clock read and one bisection, and no lock:
     what it gathers goes to the shared histograms when the request ends."""
@@ -123,7 +140,7 @@ class StreamTimer:
     def first_token(self) -> None:
         self._last = time.perf_counter()
         self.first_token_seconds = round(self._last - self._arrived, 6)
-        self._metrics.first_token.labels(self._model).observe(self._last - self._arrived)
+        self._metrics.of_model(self._model).first_token.observe(self._last - self._arrived)
 
     def token(self) -> None:
         now = time.perf_counter()
@@ -138,16 +155,17 @@ class StreamTimer:
     def end(self, counts: TokenCounts, cost: Picodollars, outcome: str) -> None:
         metrics, model = self._metrics, self._model
         seconds = time.perf_counter() - self._arrived
-        metrics.request_seconds.labels(model, outcome).observe(seconds)
-        for kind, count in zip(
-            TOKEN_KINDS, (counts.prompt - counts.cached, counts.cached, counts.completion), strict=True
-        ):
-            metrics.tokens.labels(model, kind).inc(count)
-        metrics.cost.labels(model).inc(usd_number(cost))
-        self._merge_gaps()
+        metrics.finished(model, outcome).observe(seconds)
+        of_model = metrics.of_model(model)
+        charged = (counts.prompt - counts.cached, counts.cached, counts.completion)
+        for series, count in zip(of_model.tokens, charged, strict=True):
+            if count:
+                series.inc(count)
+        of_model.cost.inc(usd_number(cost))
+        if any(self._gaps):
+            self._merge_gaps(of_model.inter_token)
 
-    def _merge_gaps(self) -> None:
-        histogram = self._metrics.inter_token.labels(self._model)
+    def _merge_gaps(self, histogram: Histogram) -> None:
         # prometheus_client has no way to add several observations at once; these are the fields that its own
         # `observe` writes, and a test holds them to the same outcome.
         for bucket, count in zip(histogram._buckets, self._gaps, strict=True):
