@@ -32,6 +32,7 @@ from tests.gateway.test_fuzz import VALID, WRONG, places, replaced
 from tests.server import Server, start_server
 
 LLAMA8 = "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo"
+ACCEPTANCE_OFF = ["--exclude-checks", "positive_data_acceptance"]
 SCHEMATHESIS_SECONDS_MAX = 22
 
 SCRIPT = Script(
@@ -297,11 +298,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("admin", "options"),
     [
-        (False, ["--exclude-path-regex", "^/(admin|v1/openai)"]),
+        (False, ["--phases=coverage", "--exclude-path-regex", "^/(admin|v1/openai)"]),
+        # Random bodies that fit a schema may still be refused, for rules between fields that no schema can say; how
+        # far it gets in its time differs from machine to machine. That a schema and the checks agree is tested above.
+        (False, ["--phases=fuzzing", "--exclude-path-regex", "^/(admin|v1/openai)", *ACCEPTANCE_OFF]),
         # What an account may be called, and which changes make sense, isn't all in the schemas.
-        (True, ["--include-path-regex", "^/admin", "--exclude-checks", "positive_data_acceptance"]),
+        (True, ["--phases=coverage,fuzzing", "--include-path-regex", "^/admin", *ACCEPTANCE_OFF]),
     ],
-    ids=["clients", "administration"],
+    ids=["clients", "clients-random", "administration"],
 )
 def test_schemathesis_finds_nothing(
     live: Server, tmp_path: Path, repository: Path, admin: bool, options: list[str]
@@ -314,7 +318,6 @@ def test_schemathesis_finds_nothing(
         f"{live.url}/openapi.json",
         f"--header=Authorization: Bearer {key}",
         "--checks=all",
-        "--phases=coverage,fuzzing",
         "--max-examples=5",
         f"--max-time={SCHEMATHESIS_SECONDS_MAX}",
         "--request-timeout=60",
