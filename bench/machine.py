@@ -22,6 +22,11 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+def descriptors(pid: int) -> int:
+    """How many files and sockets the process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def children(pid: int) -> list[int]:
     """The process's children, by their main thread."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,5 +1,7 @@
 """The metrics that are read from the gateway's parts at each scrape, and those that start at zero."""
 
+import asyncio
+
 from engine.base import EngineState
 from gateway.budget_watch import BudgetWatch
 from gateway.errors import GatewayError
@@ -38,6 +40,8 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model"], running)
     metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states)
     metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
+    metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
+    metrics.gauge("farebox_tasks", "Tasks of the event loop.", [], lambda: {(): len(asyncio.all_tasks())})
     metrics.gauge(
         "farebox_accounts_by_spent",
         "Accounts with a limit or credit of which at least this share is spent or reserved.",
