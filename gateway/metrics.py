@@ -63,6 +63,10 @@ class Metrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
+        Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
+        self._count_events(registry)
+
+    def _count_events(self, registry: CollectorRegistry) -> None:
         self.rejections = Counter(
             "farebox_rejections", "Requests refused, by the error's code.", ["reason"], registry=registry
         )
@@ -84,7 +88,6 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
         # `labels` checks, converts and locks each time; a request asks for the same eight series as the one before.
         self.of_model = cache(partial(ModelMetrics, self))
         self.finished = cache(self.request_seconds.labels)
