@@ -7,8 +7,8 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from email.message import Message
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tests.server import Server, start_server
 pytestmark = pytest.mark.timeout(600)  # each test loads weights, on a machine that may have other work
 
 STREAMS = 32
-TOKENS = 200
+TOKENS = 1000
 ENDLESS = 8000
 QUESTION = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5}
 
@@ -58,8 +58,17 @@ async def wait_until_gone(session: int, seconds: float) -> dict[int, str]:
     return left
 
 
+@asynccontextmanager
+async def kept_connection(server: Server) -> AsyncIterator[http_client.HTTPConnection]:
+    """Unlike httpx's it stays until the server closes it."""
+    connection = http_client.HTTPConnection("127.0.0.1", server.port)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
 def ask(connection: http_client.HTTPConnection, server: Server) -> tuple[int, dict[str, dict[str, str]], Message]:
-    """A request on a connection that is kept, unlike httpx's, until the server closes it."""
     headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(QUESTION), headers)
     answer = connection.getresponse()
@@ -68,8 +77,7 @@ def ask(connection: http_client.HTTPConnection, server: Server) -> tuple[int, di
 
 async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
     with real_server(tmp_path, FAREBOX_SHUTDOWN_SECONDS="120") as server:
-        async with server.async_client() as http:
-            idle = http_client.HTTPConnection("127.0.0.1", server.port)
+        async with server.async_client() as http, kept_connection(server) as idle:
             assert ask(idle, server)[0] == 200
             streams, running = await start_streams(http, STREAMS, TOKENS)
             server.process.send_signal(signal.SIGTERM)
@@ -86,6 +94,7 @@ async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
         assert not await wait_until_gone(server.process.pid, 10)
         rows = await ledger_rows(server)
 
+    assert f"finishing {STREAMS} running requests" in server.output
     assert (status, document["error"]["code"]) == (503, "shutting_down")
     assert int(headers["retry-after"]) > 0
     assert headers["connection"] == "close"
