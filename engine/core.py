@@ -17,6 +17,7 @@ from vllm.v1.executor import Executor
 
 from engine.lifeline import attached
 from engine.outputs import Inbox, StepProcessor
+from engine.seat import Seat
 from engine.stats import EngineMetrics, ServingStats
 
 # How many requests vLLM takes before it refuses more, in multiples of those that it can run at once. Those that wait
@@ -37,9 +38,8 @@ class Core(AsyncLLM):
 
     output_processor: StepProcessor
 
-    def __init__(self, args: AsyncEngineArgs, statistics: Statistics) -> None:
-        config = args.create_engine_config(UsageContext.API_SERVER)
-        _limit_queue(config)
+    def __init__(self, args: AsyncEngineArgs, statistics: Statistics, seat: Seat | None = None) -> None:
+        config = engine_config(args, seat)
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
         super().__init__(
             vllm_config=config,
@@ -49,6 +49,7 @@ class Core(AsyncLLM):
             stat_loggers=loggers,
             log_requests=args.enable_log_requests,
             usage_context=UsageContext.API_SERVER,
+            **({} if seat is None else _connection(seat)),
         )
         theirs = self.output_processor
         self.output_processor = StepProcessor(
@@ -137,6 +138,19 @@ class Core(AsyncLLM):
             await self.engine_core.abort_requests_async(request_ids)
         except EngineDeadError:
             return  # then it has stopped working on it too
+
+
+def engine_config(args: AsyncEngineArgs, seat: Seat | None = None) -> VllmConfig:
+    """vLLM's configuration, in the process that starts the engine and the same in each of its front ends."""
+    if seat is not None:
+        args._api_process_count, args._api_process_rank = seat.count, seat.index
+    config = args.create_engine_config(UsageContext.API_SERVER)
+    _limit_queue(config)
+    return config
+
+
+def _connection(seat: Seat) -> dict[str, object]:
+    return {"client_addresses": dict(seat.addresses), "client_count": seat.count, "client_index": seat.index}
 
 
 def _limit_queue(config: VllmConfig) -> None:

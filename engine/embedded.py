@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import re
-import threading
 from typing import TYPE_CHECKING
 
 from engine import environment
@@ -16,7 +14,8 @@ from engine.base import (
     EngineState,
     GenerationRequest,
 )
-from engine.sources import is_folder
+from engine.seat import Seat
+from engine.starting import STOP_SECONDS, in_daemon_thread, prepare, reason
 
 if TYPE_CHECKING:
     from engine.embedding import EmbeddedEmbedding
@@ -26,15 +25,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# vLLM asks its processes to end, and kills them after this long.
-STOP_SECONDS = 10.0
-
 
 class EmbeddedEngine:
-    """One AsyncLLM with its processes. vLLM is imported by `start`, not by this module."""
+    """One AsyncLLM, with its processes or with a seat at those of a `SharedEngine`.
 
-    def __init__(self, spec: EngineSpec) -> None:
+    vLLM is imported by `start`, not by this module.
+    """
+
+    def __init__(self, spec: EngineSpec, seat: Seat | None = None) -> None:
         self._spec = spec
+        self._seat = seat
         self._state = EngineState.STARTING
         self._loaded: LoadedEngine | None = None
         self._logs: environment.EngineLogs | None = None
@@ -59,14 +59,12 @@ class EmbeddedEngine:
         vLLM allows this: what its AsyncLLM does in the event loop starts with the first request.
         """
         try:
-            environment.prepare(local=is_folder(self._spec.source))
-            if str(self._spec.options.get("otlp_traces_endpoint")).endswith("/v1/traces"):
-                environment.trace_over_http()
+            prepare(self._spec)
             self._logs = environment.EngineLogs()
             self._loaded = await self._load(self._logs.config_path)
             await self._loaded.warm_up()
         except Exception as error:
-            sentence = str(error) if isinstance(error, EngineStartError) else self._sentence(error)
+            sentence = reason(self._spec, error, self._logs)
             self._state = EngineState.DEAD
             await self._shut_down()
             raise EngineStartError(sentence) from error
@@ -74,35 +72,17 @@ class EmbeddedEngine:
         self._state = EngineState.READY
 
     async def _load(self, log_config_path: str | None) -> "LoadedEngine":
-        """In a daemon thread, so that a process that is told to stop while it loads can stop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[LoadedEngine] = loop.create_future()
+        def make() -> "LoadedEngine":
+            from engine.loaded import LoadedEngine
 
-        def settle(loaded: "LoadedEngine | None", error: Exception | None) -> None:
-            if future.cancelled():
-                if loaded is not None:
-                    loaded.shutdown(0)
-            elif loaded is not None:
-                future.set_result(loaded)
-            elif error is not None:
-                future.set_exception(error)
+            return LoadedEngine(self._spec, log_config_path, self._seat)
 
-        def load() -> None:
-            try:
-                from engine.lifeline import sheltered_from_ctrl_c
-                from engine.loaded import LoadedEngine
+        return await in_daemon_thread(make, lambda loaded: loaded.shutdown(0))
 
-                with sheltered_from_ctrl_c():
-                    loaded, error = LoadedEngine(self._spec, log_config_path), None
-            except Exception as caught:
-                loaded, error = None, caught
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, loaded, error)
-            elif loaded is not None:
-                loaded.shutdown(0)
-
-        threading.Thread(target=load, name="engine-start", daemon=True).start()
-        return await future
+    def died(self) -> None:
+        """To be called by a front end whose parent has seen the engine die; running generations raise EngineDead."""
+        if self._loaded is not None:
+            self._loaded.died()
 
     def _on_end(self, _: "asyncio.Task[None]") -> None:
         """vLLM's output handler ends only when the engine has died or is being stopped."""
@@ -110,16 +90,6 @@ class EmbeddedEngine:
             self._state = EngineState.DEAD
         if self._state is EngineState.DEAD:
             _log.error("The engine for %s has died; restart the server.", self._spec.source)
-
-    def _sentence(self, error: Exception) -> str:
-        """What stopped the engine from starting: the first cause in whichever process it was."""
-        cause = (self._logs.cause() if self._logs is not None else None) or _last_line(error)
-        if match := re.search(r"max_model_len.*?derived.*?=\s*(\d+)", f"{cause} {error}", re.DOTALL):
-            return (
-                f"context_length = {self._spec.context_length} is more than the {match[1]} tokens that "
-                f"{self._spec.source!r} was made for; set it to {match[1]} or less, or leave it out."
-            )
-        return f"The engine for {self._spec.source!r} didn't start: {cause}"
 
     async def stop(self) -> None:
         if self._state is not EngineState.STOPPED:
@@ -154,11 +124,3 @@ class EmbeddedEngine:
         if self._loaded is None:
             raise EngineDead(f"The engine for {self._spec.source!r} hasn't started.")
         return self._loaded
-
-
-def _last_line(error: Exception) -> str:
-    """One line of an error's text: pydantic's are headings with the reason below."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if line.startswith("Value error, ")]
-    line = (reasons or lines or [type(error).__name__])[0]
-    return re.sub(r"^Value error, | \[type=.*\]$", "", line)

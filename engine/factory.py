@@ -1,26 +1,44 @@
-"""The engine for a spec: vLLM in this process, or a script."""
+"""The engine for a spec: vLLM in this process, vLLM for several processes, or a script."""
 
 import importlib.util
 
 from engine.base import Engine, EngineSpec, EngineStartError
 from engine.script import load_script
 from engine.scripted import ScriptedEngine
+from engine.seat import Seat
+from engine.shared import SharedEngine
 
 SCRIPTED = "scripted:"
 
 
-def create_engine(spec: EngineSpec) -> Engine:
+def create_engine(spec: EngineSpec, seat: Seat | None = None) -> Engine:
     """Not started yet. Raises EngineStartError when vLLM isn't installed or a script can't be read.
 
-    A source `scripted:PATH` or `scripted:{json}` is played by a ScriptedEngine; anything else is weights for vLLM.
+    With a seat it will use the processes of a `SharedEngine`, else its own. A source `scripted:PATH` or
+    `scripted:{json}` is played by a ScriptedEngine; anything else is weights for vLLM.
     """
     if spec.source.startswith(SCRIPTED):
         return ScriptedEngine(load_script(spec.source.removeprefix(SCRIPTED)), spec)
-    if importlib.util.find_spec("vllm") is None:
-        raise EngineStartError(
-            "vLLM isn't installed; run `make install`, or `pip install 'farebox[cuda]'` on a machine with a GPU and "
-            "`pip install 'farebox[cpu]'` on one without."
-        )
+    _require_vllm()
     from engine.embedded import EmbeddedEngine
 
-    return EmbeddedEngine(spec)
+    return EmbeddedEngine(spec, seat)
+
+
+def share_engine(spec: EngineSpec, front_ends: int) -> SharedEngine | None:
+    """The engine of several processes; None for a script, which each of them plays for itself.
+
+    Raises EngineStartError when vLLM isn't installed.
+    """
+    if spec.source.startswith(SCRIPTED):
+        return None
+    _require_vllm()
+    return SharedEngine(spec, front_ends)
+
+
+def _require_vllm() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineStartError(
+            "vLLM isn't installed; `pip install 'farebox[cuda]'` on a machine with a GPU, or "
+            "`pip install 'farebox[cpu]'` on one without."
+        )

@@ -17,14 +17,15 @@ from engine.inline import keep_short_work_in_loop
 from engine.outputs import Inbox
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
+from engine.seat import Seat
 
 
 class LoadedEngine:
     """Blocks until the weights are loaded. Raises EngineStartError and whatever vLLM raises."""
 
-    def __init__(self, spec: EngineSpec, log_config_path: str | None) -> None:
+    def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
         self._embeds = spec.embeds
-        self.core = Core(engine_args(spec, log_config_path), statistics(spec))
+        self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
         keep_short_work_in_loop(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
@@ -80,6 +81,10 @@ class LoadedEngine:
         self.core.output_processor.propagate_error(error)
         if self.core.output_handler is not None:
             self.core.output_handler.cancel()
+
+    def died(self) -> None:
+        """As if vLLM had seen the engine's process end, which it only does where it started it."""
+        self.core.engine_core.shutdown(0)
 
     def shutdown(self, seconds: float) -> None:
         """Ends vLLM's processes; blocks for at most about `seconds`."""

@@ -37,12 +37,7 @@ async def open_gateway(
     release = version("farebox")
     metrics = Metrics(release)
     async with AsyncExitStack() as stack:
-        if settings.embedded_database:
-            settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
-        database = await Database.open(settings.database)
-        stack.push_async_callback(database.close)
-        # The embedded database belongs to this process alone; a shared one is migrated on purpose.
-        await (upgrade(database) if settings.embedded_database else check(database))
+        database = await stack.enter_async_context(_open_database(settings))
         first_keys = await ensure_keys(database, settings)
         ledger = await Ledger.open(
             database,
@@ -82,7 +77,27 @@ async def open_gateway(
             tracing=tracing,
         )
         register_gauges(gateway, budgets)
+        stack.push_async_callback(metrics.close)
         yield gateway, first_keys
+
+
+async def prepare_database(settings: Settings) -> FirstKeys:
+    """The database as `open_gateway` leaves it, before several processes open it at once. Raises PricingError."""
+    async with _open_database(settings) as database:
+        return await ensure_keys(database, settings)
+
+
+@asynccontextmanager
+async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+    if settings.embedded_database:
+        settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
+    database = await Database.open(settings.database)
+    try:
+        # The embedded database belongs to this gateway alone; a shared one is migrated on purpose.
+        await (upgrade(database) if settings.embedded_database else check(database))
+        yield database
+    finally:
+        await database.close()
 
 
 def _idempotency(database: Database, settings: Settings) -> Idempotency:

@@ -93,6 +93,15 @@ class Catalog:
     def names(self) -> list[str]:
         return list(self._models)
 
+    @property
+    def engine_specs(self) -> list[EngineSpec]:
+        """One for each engine that is needed: models with equal specs share it."""
+        specs: list[EngineSpec] = []
+        for model in self:
+            if model.engine not in specs:
+                specs.append(model.engine)
+        return specs
+
     def nearest(self, name: str) -> str | None:
         near = difflib.get_close_matches(name[:200], self._models, n=1)  # a client's word of any length
         return near[0] if near else None

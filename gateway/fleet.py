@@ -31,15 +31,10 @@ class Fleet:
 
     def __init__(self, catalog: Catalog, create_engine: Callable[[EngineSpec], Engine]) -> None:
         self.catalog = catalog
-        self._engines: list[Engine] = []
-        self._engine_of: dict[str, Engine] = {}
+        specs = catalog.engine_specs
+        self._engines = [create_engine(spec) for spec in specs]
+        self._engine_of = {model.name: self._engines[specs.index(model.engine)] for model in catalog}
         self._served: dict[str, Served] = {}
-        for model in catalog:
-            engine = next((engine for engine in self._engines if engine.spec == model.engine), None)
-            if engine is None:
-                engine = create_engine(model.engine)
-                self._engines.append(engine)
-            self._engine_of[model.name] = engine
 
     @property
     def engines(self) -> list[Engine]:

@@ -38,7 +38,7 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
 
     metrics.gauge("farebox_requests_waiting", "Requests without a token yet.", ["model"], waiting)
     metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model"], running)
-    metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states)
+    metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states, "max")
     metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
     metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
     metrics.gauge("farebox_tasks", "Tasks of the event loop.", [], lambda: {(): len(asyncio.all_tasks())})
@@ -47,6 +47,7 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
         "Accounts with a limit or credit of which at least this share is spent or reserved.",
         ["at_least"],
         budgets.readings,
+        "max",  # every process counts the same accounts
     )
     metrics.start_at_zero(names, rejection_codes())
 

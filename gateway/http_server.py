@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,7 +25,7 @@ TICKS_PER_SECOND = 10  # uvicorn's
 class Server(uvicorn.Server):
     """The gateway on HTTP. The first signal lets requests finish; a second one, or the settings' time, ends them."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, signals: Collection[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> None:
         settings = gateway.settings
         super().__init__(
             uvicorn.Config(
@@ -42,13 +42,14 @@ class Server(uvicorn.Server):
             )
         )
         self._gateway = gateway
+        self._signals = signals
         self._cut = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """uvicorn's would raise the signal again after the shutdown and so end the process with the ledger open."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 

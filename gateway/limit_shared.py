@@ -144,5 +144,7 @@ def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
         refuse=settings.limits_without_redis == "refuse",
         on_fallback=fallbacks.inc,
     )
-    metrics.gauge("farebox_limits_shared", "1 while limits are shared through Redis.", [], lambda: {(): shared.shared})
+    metrics.gauge(
+        "farebox_limits_shared", "1 while limits are shared through Redis.", [], lambda: {(): shared.shared}, "min"
+    )
     return RateLimits(shared, defaults)

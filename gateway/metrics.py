@@ -1,13 +1,16 @@
 """What Prometheus sees. Labels have few values: models, routes and outcomes, never keys or a client's words."""
 
+import asyncio
+import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import Final
+from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from engine.base import TokenCounts
@@ -22,13 +25,22 @@ COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 
 TOKEN_KINDS: Final = ("prompt", "cached", "completion")
 Readings = Mapping[tuple[str, ...], float]
+# What the readings of several processes become together.
+Across = Literal["sum", "max", "min"]
+
+# The folder in which several processes put their metrics together. prometheus_client reads it when it is imported.
+TOGETHER_IN: Final = "PROMETHEUS_MULTIPROC_DIR"
+READ_SECONDS: Final = 1.0  # how often a process puts its readings there
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own."""
+    """The gateway's metrics, in a registry of their own. `page` is what all processes of this gateway counted."""
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
+        self._together = TOGETHER_IN in os.environ
+        self._readings: list[tuple[Gauge, Callable[[], Readings]]] = []
+        self._reading: asyncio.Task[None] | None = None
         self.requests = Counter(
             "farebox_requests",
             "Requests by model, route and HTTP status.",
@@ -63,7 +75,8 @@ class Metrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-        Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
+        build = Gauge("farebox_build_info", "Always 1.", ["version"], registry=registry, multiprocess_mode="max")
+        build.labels(version).set(1)
         self._count_events(registry)
 
     def _count_events(self, registry: CollectorRegistry) -> None:
@@ -93,9 +106,43 @@ class Metrics:
         self.finished = cache(self.request_seconds.labels)
         self.answered = cache(self.requests.labels)
 
-    def gauge(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Readings]) -> None:
-        """A gauge that is read at each scrape: its values by the values of its labels, in their order."""
-        self.registry.register(_Reading(name, text, labels, read))
+    def gauge(
+        self, name: str, text: str, labels: Sequence[str], read: Callable[[], Readings], across: Across = "sum"
+    ) -> None:
+        """A gauge that is read at each scrape: its values by the values of its labels, in their order.
+
+        Where several processes are scraped as one, each is read once a second.
+        """
+        if not self._together:
+            self.registry.register(_Reading(name, text, labels, read))
+            return
+        self._readings.append((Gauge(name, text, labels, registry=self.registry, multiprocess_mode=across), read))
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._keep_reading(), name="metrics")
+
+    def page(self) -> bytes:
+        """What a scrape gets: the gateway's metrics and, where vLLM runs in this process, vLLM's own (`vllm:*`)."""
+        if not self._together:
+            return generate_latest(self.registry) + generate_latest(REGISTRY)
+        self._read()
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything)  # type: ignore[no-untyped-call]
+        return generate_latest(everything)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(READ_SECONDS)
+            self._read()
+
+    def _read(self) -> None:
+        for gauge, read in self._readings:
+            for values, reading in read().items():
+                (gauge.labels(*values) if values else gauge).set(reading)
 
     def start_at_zero(self, models: Iterable[str], reasons: Iterable[str]) -> None:
         """Make the series that should be seen before their first event: a rate can't see the step from nothing to 1."""

@@ -4,14 +4,13 @@ import asyncio
 import gc
 import logging
 import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-import uvicorn
-
-from engine.base import EngineStartError
 from engine.factory import create_engine
 from gateway.assembly import open_gateway
 from gateway.bootstrap import FirstKeys
-from gateway.catalog import load_catalog
+from gateway.catalog import Catalog, load_catalog
 from gateway.fleet import Fleet
 from gateway.http_server import BACKLOG, Server
 from gateway.settings import Settings
@@ -47,42 +46,86 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
+    """Sockets on one address, among which the kernel shares out the connections. Raises ServeError."""
+    with listen(host, port) as probe:  # with SO_REUSEPORT alone, a port in use by another Farebox would be shared too
+        family, address = probe.family, probe.getsockname()
+    listeners = []
+    for _ in range(count):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        address = listener.getsockname()
+        listeners.append(listener)
+    return listeners
+
+
 async def serve(settings: Settings) -> None:
-    """Serve until a signal comes. Raises ServeError, CatalogError, LedgerUnavailable, EngineStartError."""
+    """Serve until a signal comes. Raises ServeError, CatalogError, PricingError, EngineStartError."""
     fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
-        host, port = listener.getsockname()[:2]
-        log.info("listening on http://%s:%d; models are being loaded", host, port)
+        log_listening(listener)
         async with open_gateway(settings, fleet) as (gateway, first_keys):
             server = Server(gateway)
-            loading = asyncio.create_task(_load(gateway, server, listener, first_keys))
-            await server.serve(sockets=[listener])
-            loading.cancel()
-            failed = (await asyncio.gather(loading, return_exceptions=True))[0]
-            await fleet.stop()
-    if isinstance(failed, EngineStartError):
+            await serve_gateway(
+                gateway, server, listener, lambda: greet(settings, gateway.catalog, listener, first_keys)
+            )
+
+
+def log_listening(listener: socket.socket) -> None:
+    log.info("listening on http://%s:%d; models are being loaded", *listener.getsockname()[:2])
+
+
+def greet(settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys) -> None:
+    """Print what one can do now."""
+    host, port = listener.getsockname()[:2]
+    print(welcome(settings, catalog, host, port, first_keys), flush=True)
+
+
+async def serve_gateway(gateway: Gateway, server: Server, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Load the engines while the probes are answered, call `ready`, and serve until the server is told to stop.
+
+    Raises EngineStartError and whatever else loading ended with.
+    """
+    loading = asyncio.create_task(_load(gateway.fleet, server, ready))
+    await server.serve(sockets=[listener])
+    loading.cancel()
+    failed = (await asyncio.gather(loading, return_exceptions=True))[0]
+    await gateway.fleet.stop()
+    if isinstance(failed, Exception):
         raise failed
 
 
-async def _load(gateway: Gateway, server: uvicorn.Server, listener: socket.socket, first_keys: FirstKeys) -> None:
+async def _load(fleet: Fleet, server: Server, ready: Callable[[], None]) -> None:
     try:
-        await gateway.fleet.start()
-    except EngineStartError:
+        await fleet.start()
+        # What was loaded stays: without this the garbage collector walks a million objects of vLLM's and torch's again
+        # and again, for tenths of a second in which every running request waits.
+        gc.collect()
+        gc.freeze()
+        ready()
+    except Exception:
         server.should_exit = True
         raise
-    # What was loaded stays: without this the garbage collector walks a million objects of vLLM's and torch's again and
-    # again, for tenths of a second in which every running request waits.
-    gc.collect()
-    gc.freeze()
-    host, port = listener.getsockname()[:2]
-    print(welcome(gateway, host, port, first_keys), flush=True)
 
 
 def run(settings: Settings) -> None:
-    """`serve` on uvloop, where there is one."""
+    """Serve until a signal comes: in this process, or in several. What `serve` raises, and SettingsError."""
+    if settings.workers > 1:
+        from gateway.workers import supervise  # for most there is nothing to supervise
+
+        run_in_loop(supervise(settings))
+    else:
+        run_in_loop(serve(settings))
+
+
+def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+    """On uvloop, where there is one."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(serve(settings))
+        asyncio.run(main)
     else:
-        uvloop.run(serve(settings))
+        uvloop.run(main)

@@ -70,6 +70,12 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Gateway processes on the same engines. More than one share their limits through Redis.",
+    )
     data_dir: Path = Field(Path("farebox-data"), description="Folder of the embedded database; made if it isn't there.")
     database_url: SecretStr | None = Field(
         None,

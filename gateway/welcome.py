@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 
 from gateway.bootstrap import FirstKeys
-from gateway.state import Gateway
+from gateway.catalog import Catalog
+from gateway.settings import Settings
 
 ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 
-def welcome(gateway: Gateway, host: str, port: int, first_keys: FirstKeys) -> str:
+def welcome(settings: Settings, catalog: Catalog, host: str, port: int, first_keys: FirstKeys) -> str:
     """The text; the key is in it only where it was made just now."""
     address = "127.0.0.1" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
     base_url = f"http://{address}:{port}/v1/openai"
-    model = gateway.catalog.names[0]
+    model = catalog.names[0]
     key, shell_key, python_key = "", '"Authorization: Bearer $FAREBOX_KEY"', 'os.environ["FAREBOX_KEY"]'
     if first_keys.made is not None:
         key = f"\n  Your key, shown this once:  {first_keys.made}\n"
@@ -36,7 +37,7 @@ def welcome(gateway: Gateway, host: str, port: int, first_keys: FirstKeys) -> st
         'messages=[{"role": "user", "content": "Hello!"}]).choices[0].message.content)'
     )
     return f"""
-Farebox is ready on {base_url} and serves {", ".join(gateway.catalog.names)}.
+Farebox is ready on {base_url} and serves {", ".join(catalog.names)}.
 {key}
   curl {base_url}/chat/completions -H "Content-Type: application/json" -H {shell_key} -d '{body}'
 
@@ -44,7 +45,7 @@ Farebox is ready on {base_url} and serves {", ".join(gateway.catalog.names)}.
 {_lines(code)}
 END
 
-  Press Ctrl-C to stop. Your data stays in {gateway.settings.data_dir}/ or the database that you named.
+  Press Ctrl-C to stop. Your data stays in {settings.data_dir}/ or the database that you named.
 """
 
 

@@ -1,6 +1,6 @@
 """Probes and metrics. Open to all: they tell nothing about keys, clients or prompts."""
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,9 +35,8 @@ async def ready(request: Request) -> JSONResponse:
 
 @documented(Operation(TAG, "Metrics for Prometheus", answers={"text/plain": None}))
 async def metrics(request: Request) -> Response:
-    """The gateway's metrics and, where vLLM runs in this process, vLLM's own (`vllm:*`)."""
-    body = generate_latest(_gateway(request).metrics.registry) + generate_latest(REGISTRY)
-    return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
+    """The metrics of the gateway, all of its workers, and vLLM's (`vllm:*`)."""
+    return Response(_gateway(request).metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 def _gateway(request: Request) -> Gateway:

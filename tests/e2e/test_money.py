@@ -42,11 +42,18 @@ def wait_for_spent(server: Server, model: str, at_least: Decimal) -> Decimal:
     return now
 
 
+@pytest.fixture(params=["server", "workers"])
+def metered(request: pytest.FixtureRequest) -> Server:
+    """One process on SQLite, and two workers on PostgreSQL and Redis: the same bill."""
+    running: Server = request.getfixturevalue(request.param)
+    return running
+
+
 @pytest.mark.parametrize("model", PRICES)
-def test_cost_is_tokens_times_price_and_in_the_ledger(server: Server, model: str) -> None:
-    before = spent(server).get(model, Decimal(0))
+def test_cost_is_tokens_times_price_and_in_the_ledger(metered: Server, model: str) -> None:
+    before = spent(metered).get(model, Decimal(0))
     body = {"model": model, "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0}
-    with server.client() as http:
+    with metered.client() as http:
         answer = http.post("/v1/chat/completions", json=body).json()
         stream = http.post("/v1/chat/completions", json=body | {"stream": True}).text
     last = json.loads(stream.split("\n\n")[-3].removeprefix("data: "))
@@ -54,7 +61,7 @@ def test_cost_is_tokens_times_price_and_in_the_ledger(server: Server, model: str
     costs = [Decimal(str(usage["estimated_cost"])) for usage in (answer["usage"], last["usage"])]
     assert costs == [exact_cost(model, answer["usage"]), exact_cost(model, last["usage"])]
     assert costs[0] > 0
-    assert wait_for_spent(server, model, before + sum(costs)) == before + sum(costs)
+    assert wait_for_spent(metered, model, before + sum(costs)) == before + sum(costs)
 
 
 async def running(http: httpx.AsyncClient) -> float:
@@ -78,12 +85,12 @@ async def wait_for_running(http: httpx.AsyncClient, wanted: int) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
-async def test_disconnect_charges_generated_tokens_and_stops_the_engine(server: Server, stream: bool) -> None:
+async def test_disconnect_charges_generated_tokens_and_stops_the_engine(metered: Server, stream: bool) -> None:
     model = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
-    before = await asyncio.to_thread(spent, server)
+    before = await asyncio.to_thread(spent, metered)
     tokens_max = 100_000
     body = {"model": model, "messages": LONG, "max_tokens": tokens_max, "ignore_eos": True, "stream": stream}
-    async with server.async_client() as http:
+    async with metered.async_client() as http:
         if stream:
             async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
                 lines = answer.aiter_lines()
@@ -94,15 +101,15 @@ async def test_disconnect_charges_generated_tokens_and_stops_the_engine(server: 
             with pytest.raises(httpx.ReadTimeout):
                 await http.post("/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=1.5))
         await wait_for_running(http, 0)
-    charged = await asyncio.to_thread(wait_for_spent, server, model, before.get(model, Decimal(0)) + Decimal("1e-9"))
+    charged = await asyncio.to_thread(wait_for_spent, metered, model, before.get(model, Decimal(0)) + Decimal("1e-9"))
     charged -= before.get(model, Decimal(0))
     price_out = Decimal(PRICES[model][1]) / 10**6
     assert 15 * price_out < charged < tokens_max * price_out / 2
 
 
-def test_a_refused_request_costs_nothing(server: Server) -> None:
-    before = spent(server)
-    with server.client() as http:
+def test_a_refused_request_costs_nothing(metered: Server) -> None:
+    before = spent(metered)
+    with metered.client() as http:
         assert http.post("/v1/chat/completions", json={"model": DEMO, "messages": LONG, "n": 9}).status_code == 422
         assert http.post("/v1/chat/completions", content=b"{").status_code == 400
-    assert spent(server) == before
+    assert spent(metered) == before

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.gateway.redis_server import running_redis
 from tests.postgres import PostgresServer
 from tests.server import Server, farebox_environment, run_farebox, start_server
 
@@ -26,8 +27,8 @@ SCRIPT = "scripted:" + json.dumps({"request": [{"steps": STEPS}]})
 
 
 @pytest.fixture
-def pair(tmp_path: Path, postgres: PostgresServer) -> Iterator[list[Server]]:
-    """Two gateways with the same keys and ledger."""
+def pair(request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer) -> Iterator[list[Server]]:
+    """Two gateways with the same keys and ledger; with the parameter "workers", one of two processes, twice."""
     url = asyncio.run(postgres.copy("template_farebox"))
     settings = {
         "FAREBOX_SOURCE": SCRIPT,
@@ -36,6 +37,14 @@ def pair(tmp_path: Path, postgres: PostgresServer) -> Iterator[list[Server]]:
         "FAREBOX_LIMIT_CONCURRENT_REQUESTS": "1000",
     }
     with ExitStack() as stack:
+        if getattr(request, "param", "") == "workers":
+            redis = stack.enter_context(running_redis(tmp_path))
+            server = stack.enter_context(
+                start_server(tmp_path, **settings, FAREBOX_WORKERS="2", FAREBOX_REDIS_URL=redis.url)
+            )
+            server.wait_until_ready()
+            yield [server, server]
+            return
         servers = []
         for name in ("one", "two"):
             folder = tmp_path / name
@@ -56,6 +65,7 @@ def entries(server: Server) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(result.stdout)))
 
 
+@pytest.mark.parametrize("pair", ["gateways", "workers"], indirect=True)
 async def test_concurrent_requests_admit_no_more_than_the_money_allows(pair: list[Server]) -> None:
     """200 at once, with money for 50."""
     async with pair[0].async_client() as http:
