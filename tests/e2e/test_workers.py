@@ -19,6 +19,7 @@ from tests.gateway.redis_server import running_redis
 from tests.server import Server, farebox_environment, run_farebox, start_server
 
 QUESTION = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5, "temperature": 0}
+CHAT = "/v1/chat/completions"
 SCRIPT = 'scripted:{"request": [{"steps": [{"emit": "a"}, {"sleep": 1}, {"emit": " b"}]}]}'
 
 
@@ -40,15 +41,15 @@ async def ask_apart(server: Server, count: int) -> list[httpx.Response]:
 
     async def ask() -> httpx.Response:
         async with server.async_client() as http:
-            return await http.post("/v1/chat/completions", json=QUESTION)
+            return await http.post(CHAT, json=QUESTION)
 
     return await asyncio.gather(*(ask() for _ in range(count)))
 
 
 def total(page: str, sample: str) -> float:
-    """The sum of a sample over all of its labels."""
-    families = text_string_to_metric_families(page)
-    return sum(found.value for family in families for found in family.samples if found.name == sample)
+    """The sum of a sample over its labels; of requests, those for chats."""
+    samples = [found for family in text_string_to_metric_families(page) for found in family.samples]
+    return sum(found.value for found in samples if found.name == sample and found.labels.get("route", CHAT) == CHAT)
 
 
 async def test_every_worker_serves_and_every_scrape_shows_all(workers: Server) -> None:
