@@ -1,6 +1,8 @@
 """`python -m bench`: measure, and write a table, JSON and pictures."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from bench.scenarios import SCENARIOS, chosen
@@ -29,6 +31,7 @@ def main() -> None:
         parser.error(f"there is no subject {unknown[0]!r}; there are {', '.join(run.NAMES)}")
     if "vllm-rust" in subjects and options.rust is None and options.subjects:
         parser.error("vllm-rust needs --rust PATH")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop the servers then too
     results = run.measure(subjects, scenarios, options.repeats, options.rust)
     print(report.write(results, options.out))
     for path in plots.draw(results, options.out):

@@ -51,6 +51,7 @@ def measure(names: list[str], scenarios: list[Scenario], repeats: int, rust: Pat
         results.titles = {subject.name: subject.title for subject in subjects}
         for subject in subjects:
             _warm_up(subject)
+            subject.pause()
         for scenario in scenarios:
             results.scenarios[scenario.name] = scenario.title
             _measure_scenario(scenario, subjects, repeats, results)
@@ -105,6 +106,17 @@ def _warm_up(subject: Subject) -> None:
         _load(scenario, subject, load.prompts(scenario, engine_settings.MODEL, 1000 + seed), 0)
 
 
+@contextmanager
+def _awake(subject: Subject) -> Iterator[None]:
+    """The others stand still meanwhile: vLLM's idle workers wake up all the time, and spin for a second after work."""
+    subject.resume()
+    time.sleep(SETTLE_SECONDS)
+    try:
+        yield
+    finally:
+        subject.pause()
+
+
 def _measure_scenario(scenario: Scenario, subjects: list[Subject], repeats: int, results: Results) -> None:
     taking_part = [subject for subject in subjects if not (scenario.http_only and isinstance(subject, Direct))]
     rate = _rate(scenario, results)
@@ -112,7 +124,7 @@ def _measure_scenario(scenario: Scenario, subjects: list[Subject], repeats: int,
     for repeat in range(repeats):
         samples = load.prompts(scenario, engine_settings.MODEL, seed=repeat)
         for subject in taking_part:
-            with machine.Watch(subject.pid) as watch:
+            with _awake(subject), machine.Watch(subject.pid) as watch:
                 seen = _load(scenario, subject, samples, rate)
                 time.sleep(SETTLE_SECONDS)
             figures = Figures.of(seen, watch, min(scenario.streams, scenario.requests))

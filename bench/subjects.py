@@ -70,11 +70,19 @@ class Subject(ABC):
                 time.sleep(0.3)
         raise RuntimeError(f"{self.title} did not start:\n{self.log.read_text()[-3000:]}")
 
+    def pause(self) -> None:
+        """Let its processes, which are a session of their own, stand still."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
-        """Ends it and the processes that it started: they are a session of their own."""
+        """Ends it and the processes that it started."""
         if self._process is None:
             return
         if self._process.poll() is None:
+            self.resume()
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS_MAX)
