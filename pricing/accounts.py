@@ -128,7 +128,7 @@ class Accounts:
         """
         async with change(self._database) as (connection, _):
             before = _account(await _row(connection, account_id)).limit
-            balance = await replace_limit(connection, tables.accounts, account_id, limit, self._clock())
+            balance = await connection.run_sync(replace_limit, tables.accounts, account_id, limit, self._clock())
             changes = (limit_text(before), limit_text(limit))
             await self._record(connection, actor, "account.set_limit", account_id, limit=changes)
             return balance

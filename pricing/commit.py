@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, insert, select, union_all, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
@@ -24,6 +23,31 @@ DUPLICATE_DAYS: Final = 2
 """For how long a request id can't be used again. Bounded, so that the look-up meets one or two partitions."""
 
 _TEXT_MAX: Final = 256
+
+# The statements of a group commit are built once: building one takes longer than running it.
+_OPEN, _DONE, _DAILY = tables.reservations, tables.entries, tables.usage_daily
+_IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
+_END: Final = delete(_OPEN).where(_OPEN.c.request_id.in_(_IDS)).returning(_OPEN)
+_USED: Final = union_all(
+    select(_OPEN.c.request_id).where(_OPEN.c.request_id.in_(_IDS)),
+    select(_DONE.c.request_id).where(_DONE.c.request_id.in_(_IDS), _DONE.c.settled_at >= bindparam("since")),
+)
+_DAY_NAMES: Final = ("day", "account_id", "key_id", "model")
+_DAY_SUMS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+
+
+def _add_to_day(upsert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
+    return upsert.on_conflict_do_update(
+        index_elements=list(_DAILY.primary_key.columns),
+        set_={name: _DAILY.c[name] + upsert.excluded[name] for name in _DAY_SUMS},
+    )
+
+
+# The two dialects spell this statement alike but don't share its class.
+_ROLL_UP: Final = {
+    "postgresql": _add_to_day(postgresql.insert(_DAILY)),
+    "sqlite": _add_to_day(sqlite.insert(_DAILY)),
+}
 
 
 @dataclass(slots=True)
@@ -68,49 +92,49 @@ class _NothingDone(Exception):
 
 async def _commit_once(database: Database, process_id: str, batch: Batch, now: int) -> Written:
     committing = False
+
+    def work(connection: Connection) -> Written:
+        nonlocal committing
+        written = apply(connection, process_id, batch, now)
+        committing = True
+        return written
+
     try:
-        async with database.write() as connection:
-            written = await apply(connection, database, process_id, batch, now)
-            committing = True
+        return await database.transact(work)
     except LedgerUnavailable as error:
         if committing:
             raise
         raise _NothingDone(error) from error
-    return written
 
 
-async def apply(connection: AsyncConnection, database: Database, process_id: str, batch: Batch, now: int) -> Written:
+def apply(connection: Connection, process_id: str, batch: Batch, now: int) -> Written:
     """The statements of a batch, in the caller's transaction: lock, end, claim, write back."""
     parties = [(final.account_id, final.key_id) for final in batch.finals]
     parties += [(claim.request.key.account_id, claim.request.key.id) for claim in batch.claims]
     written = Written()
-    written.accounts = await lock(connection, tables.accounts, (account for account, _ in parties))
-    written.keys = await lock(connection, tables.keys, (key for _, key in parties))
+    written.accounts = lock(connection, tables.accounts, (account for account, _ in parties))
+    written.keys = lock(connection, tables.keys, (key for _, key in parties))
     if batch.finals:
-        await _end(connection, database, batch.finals, written, now)
+        _end(connection, batch.finals, written, now)
     if batch.claims:
-        await _claim(connection, process_id, batch.claims, written, now)
-    await write_back(connection, tables.accounts, written.accounts.values())
-    await write_back(connection, tables.keys, written.keys.values())
+        _claim(connection, process_id, batch.claims, written, now)
+    write_back(connection, tables.accounts, written.accounts.values())
+    write_back(connection, tables.keys, written.keys.values())
     return written
 
 
-async def _end(
-    connection: AsyncConnection, database: Database, finals: Sequence[FinalState], written: Written, now: int
-) -> None:
+def _end(connection: Connection, finals: Sequence[FinalState], written: Written, now: int) -> None:
     by_id = {final.request_id: final for final in finals}
-    table = tables.reservations
-    gone = delete(table).where(table.c.request_id.in_(padded(list(by_id)))).returning(table)
     entries: list[dict[str, Any]] = []
-    for row in await connection.execute(gone):
+    for row in connection.execute(_END, {"ids": padded(list(by_id))}):
         final = by_id[row.request_id]
         written.accounts[row.account_id].release(row.amount, final.cost, row.reserved_at)
         written.keys[row.key_id].release(row.amount, final.cost, row.reserved_at)
         written.ended.add(row.request_id)
         entries.append(_entry(row, final, now))
     if entries:
-        await connection.execute(insert(tables.entries), entries)
-        await _roll_up(connection, database, entries)
+        connection.execute(insert(tables.entries), entries)
+        _roll_up(connection, entries)
 
 
 def _entry(row: Row[Any], final: FinalState, now: int) -> dict[str, Any]:
@@ -127,7 +151,7 @@ def _entry(row: Row[Any], final: FinalState, now: int) -> dict[str, Any]:
     }
 
 
-async def _roll_up(connection: AsyncConnection, database: Database, entries: Sequence[dict[str, Any]]) -> None:
+def _roll_up(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
     sums: dict[tuple[str, int, int, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for entry in entries:
         if entry["state"] == Outcome.VOID:
@@ -138,25 +162,12 @@ async def _roll_up(connection: AsyncConnection, database: Database, entries: Seq
             total[index] += entry[column]
     if not sums:
         return
-    table = tables.usage_daily
-    names = ("day", "account_id", "key_id", "model")
-    counted = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
-    rows = [dict(zip(names + counted, (*place, *total), strict=True)) for place, total in sums.items()]
-    # The two dialects spell this statement alike but don't share its class.
-    upsert = postgresql.insert(table) if database.is_postgresql else sqlite.insert(table)
-    await connection.execute(
-        upsert.on_conflict_do_update(
-            index_elements=list(table.primary_key.columns),
-            set_={name: table.c[name] + upsert.excluded[name] for name in counted},
-        ),
-        rows,
-    )
+    rows = [dict(zip(_DAY_NAMES + _DAY_SUMS, (*place, *total), strict=True)) for place, total in sums.items()]
+    connection.execute(_ROLL_UP[connection.dialect.name], rows)
 
 
-async def _claim(
-    connection: AsyncConnection, process_id: str, claims: Sequence[Reservation], written: Written, now: int
-) -> None:
-    taken = await _used_ids(connection, claims, now)
+def _claim(connection: Connection, process_id: str, claims: Sequence[Reservation], written: Written, now: int) -> None:
+    taken = _used_ids(connection, claims, now)
     rows: list[dict[str, Any]] = []
     for claim in claims:
         try:
@@ -164,7 +175,7 @@ async def _claim(
         except PricingError as refusal:
             written.refusals[claim.request_id] = refusal
     if rows:
-        await connection.execute(insert(tables.reservations), rows)
+        connection.execute(insert(tables.reservations), rows)
 
 
 def _admit(claim: Reservation, process_id: str, taken: set[str], written: Written, now: int) -> dict[str, Any]:
@@ -204,15 +215,9 @@ def _admit(claim: Reservation, process_id: str, taken: set[str], written: Writte
     }
 
 
-async def _used_ids(connection: AsyncConnection, claims: Sequence[Reservation], now: int) -> set[str]:
+def _used_ids(connection: Connection, claims: Sequence[Reservation], now: int) -> set[str]:
     ids = padded([claim.request_id for claim in claims])
-    running, done = tables.reservations.c, tables.entries.c
-    since = now - DUPLICATE_DAYS * MS_PER_DAY
-    used = union_all(
-        select(running.request_id).where(running.request_id.in_(ids)),
-        select(done.request_id).where(done.request_id.in_(ids), done.settled_at >= since),
-    )
-    return set(await connection.scalars(used))
+    return set(connection.scalars(_USED, {"ids": ids, "since": now - DUPLICATE_DAYS * MS_PER_DAY}))
 
 
 async def missing_entries(database: Database, request_ids: Sequence[str], process_id: str) -> set[str]:

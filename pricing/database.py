@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, RootTransaction, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
 
 from pricing.errors import InvalidSetting, LedgerUnavailable
+
+Result = TypeVar("Result")
 
 _CONNECT_S_MAX: Final = 5
 _STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request
 _BUSY_MS_MAX: Final = 5_000
+_BUSY_PAUSE_MS: Final = 2
 
 # SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
 _POSTGRESQL_AWAY: Final = {
@@ -60,6 +66,7 @@ class Database:
         self.is_postgresql = engine.dialect.name == "postgresql"
         # SQLite has one writer. Waiting for it here is fair and costs nothing; its own busy handler sleeps and polls.
         self._writing = None if self.is_postgresql else asyncio.Lock()
+        self._sqlite = None if self.is_postgresql else _SQLite(engine.url)
 
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -82,6 +89,8 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        if self._sqlite is not None:
+            await self._sqlite.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -99,6 +108,74 @@ class Database:
                     await connection.execution_options(farebox_writes=True)
                     async with connection.begin():
                         yield connection
+
+    async def transact(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` returns, run in a write transaction that is committed after it. The errors of `write`.
+
+        For transactions of many statements that run all the time: with SQLite, `write` visits a thread for each.
+        """
+        if self._sqlite is None:
+            async with self.write() as connection:
+                return await connection.run_sync(work)
+        async with self._writing or nullcontext():
+            with _mapped():
+                return await self._sqlite.transact(work)
+
+
+class _SQLite:
+    """A connection of its own, and a thread that waits for the disk.
+
+    The statements themselves run in the event loop. They take microseconds each, in memory; a thread would fight with
+    the loop over the interpreter's lock for longer than that.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, poolclass=StaticPool)
+        event.listen(self._engine, "connect", partial(_prepare_sqlite, busy_ms_max=0))
+        event.listen(self._engine, "begin", _begin_sqlite)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-sqlite")
+
+    async def transact(self, work: Callable[[Connection], Result]) -> Result:
+        connection, transaction = await self._begin()
+        try:
+            result = work(connection)
+            await self._blocking(transaction.commit)
+        except BaseException:
+            await self._blocking(transaction.rollback)  # does nothing after a commit
+            raise
+        finally:
+            connection.close()
+        return result
+
+    async def _begin(self) -> tuple[Connection, RootTransaction]:
+        """Tries again while another process writes."""
+        patience = time.monotonic() + _BUSY_MS_MAX / 1000
+        while True:
+            connection = self._engine.connect().execution_options(farebox_writes=True)
+            try:
+                return connection, connection.begin()
+            except BaseException as error:
+                connection.close()
+                if not _is_busy(error) or time.monotonic() > patience:
+                    raise
+            await asyncio.sleep(_BUSY_PAUSE_MS / 1000)
+
+    async def _blocking(self, call: Callable[[], Result]) -> Result:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})  # a thread can't be cancelled, and nobody may write beside it
+            raise
+
+    async def close(self) -> None:
+        await self._blocking(self._engine.dispose)
+        self._thread.shutdown()
+
+
+def _is_busy(error: BaseException) -> bool:
+    driver_error = error.orig if isinstance(error, DBAPIError) else None
+    return getattr(driver_error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def padded(values: Sequence[int] | Sequence[str]) -> list[int] | list[str]:
@@ -150,11 +227,11 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry, busy_ms_max: int = _BUSY_MS_MAX) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
     # FULL: an fsync per commit. NORMAL would survive kill -9 as well, but a power cut could take the last commits, and
     # with them reservations whose tokens a client has already seen. The group commit shares the cost.
-    settings = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {_BUSY_MS_MAX}")
+    settings = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {busy_ms_max}")
     try:
         cursor = connection.cursor()
         for setting in settings:

@@ -130,7 +130,7 @@ class Keys:
         async with change(self._database) as (connection, version):
             before = key_of(await _row(connection, key_id)).terms
             if terms.limit != before.limit:
-                await replace_limit(connection, tables.keys, key_id, terms.limit, self._clock())
+                await connection.run_sync(replace_limit, tables.keys, key_id, terms.limit, self._clock())
             key = await _set(connection, key_id, version=version, **_term_columns(terms))
             old, new = _described(before), _described(terms)
             await self._record(connection, actor, "key.set_terms", key, {term: (old[term], new[term]) for term in new})

@@ -100,7 +100,7 @@ class Recovery:
             if not finals:
                 await connection.execute(delete(table).where(table.c.id == process.id))
                 return 0, False
-            written = await apply(connection, self._database, process.id, Batch(finals=finals), self._clock())
+            written = await connection.run_sync(apply, process.id, Batch(finals=finals), self._clock())
         return len(written.ended), True
 
 

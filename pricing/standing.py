@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, Table, bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Select, Table, bindparam, func, select, update
 
 from pricing import tables
 from pricing.balance import Balance, Limit, LimitKind
@@ -83,26 +82,11 @@ def fresh_columns(limit: Limit, now: int) -> dict[str, object]:
     }
 
 
-async def lock(connection: AsyncConnection, table: Table, ids: Iterable[int]) -> dict[int, Standing]:
+def lock(connection: Connection, table: Table, ids: Iterable[int]) -> dict[int, Standing]:
     """Lock these rows in the order of their ids (SQLite has locked everything already) and read them."""
     ordered = sorted(set(ids))
     if not ordered:
         return {}
-    columns = table.c
-    query = (
-        select(
-            columns.id,
-            columns.limit_kind,
-            columns.limit_amount,
-            columns.period_start,
-            columns.spent,
-            columns.reserved,
-            columns.spent_total,
-        )
-        .where(columns.id.in_(padded(ordered)))
-        .order_by(columns.id)
-        .with_for_update(key_share=True)
-    )
     return {
         row.id: Standing(
             row.id,
@@ -112,11 +96,11 @@ async def lock(connection: AsyncConnection, table: Table, ids: Iterable[int]) ->
             row.reserved,
             row.spent_total,
         )
-        for row in await connection.execute(query)
+        for row in connection.execute(_LOCK[table], {"ids": padded(ordered)})
     }
 
 
-async def write_back(connection: AsyncConnection, table: Table, standings: Iterable[Standing]) -> None:
+def write_back(connection: Connection, table: Table, standings: Iterable[Standing]) -> None:
     """Store what changed in locked rows."""
     values = [
         {
@@ -129,15 +113,40 @@ async def write_back(connection: AsyncConnection, table: Table, standings: Itera
         for standing in standings
     ]
     if values:
-        await connection.execute(update(table).where(table.c.id == bindparam("row_id")), values)
+        connection.execute(_WRITE_BACK[table], values)
 
 
-async def replace_limit(connection: AsyncConnection, table: Table, row_id: int, limit: Limit, now: int) -> Balance:
+def _lock(table: Table) -> Select[Any]:
+    columns = table.c
+    return (
+        select(
+            columns.id,
+            columns.limit_kind,
+            columns.limit_amount,
+            columns.period_start,
+            columns.spent,
+            columns.reserved,
+            columns.spent_total,
+        )
+        .where(columns.id.in_(bindparam("ids", expanding=True)))
+        .order_by(columns.id)
+        .with_for_update(key_share=True)
+    )
+
+
+# Each group commit runs these four: they are built once.
+_LOCK: Final = {table: _lock(table) for table in (tables.accounts, tables.keys)}
+_WRITE_BACK: Final = {
+    table: update(table).where(table.c.id == bindparam("row_id")) for table in (tables.accounts, tables.keys)
+}
+
+
+def replace_limit(connection: Connection, table: Table, row_id: int, limit: Limit, now: int) -> Balance:
     """Give a row (locked here) another limit, and count what its new period has seen so far.
 
     The sums come from `usage_daily` and `reservations`, which nobody changes without this row's lock.
     """
-    standing = (await lock(connection, table, [row_id]))[row_id]
+    standing = (lock(connection, table, [row_id]))[row_id]
     if limit.kind is not standing.limit.kind:
         owner = "account_id" if table is tables.accounts else "key_id"
         open_ones, days = tables.reservations, tables.usage_daily
@@ -145,7 +154,7 @@ async def replace_limit(connection: AsyncConnection, table: Table, row_id: int, 
         if limit.kind is LimitKind.PREPAID:
             # Credit counts from now: what ran or was spent before belongs to the limit before.
             latest = select(func.max(open_ones.c.reserved_at)).where(open_ones.c[owner] == row_id)
-            standing.period_start = max(now, await connection.scalar(latest) or 0) + 1
+            standing.period_start = max(now, connection.scalar(latest) or 0) + 1
             standing.spent = standing.reserved = 0
         else:
             spent = select(func.sum(days.c.cost)).where(days.c[owner] == row_id, days.c.day >= day_name(start))
@@ -153,11 +162,11 @@ async def replace_limit(connection: AsyncConnection, table: Table, row_id: int, 
                 open_ones.c[owner] == row_id, open_ones.c.reserved_at >= start
             )
             standing.period_start = start
-            standing.spent = int(await connection.scalar(spent) or 0)
-            standing.reserved = int(await connection.scalar(reserved) or 0)
+            standing.spent = int(connection.scalar(spent) or 0)
+            standing.reserved = int(connection.scalar(reserved) or 0)
     standing.limit = limit
-    await write_back(connection, table, [standing])
-    await connection.execute(
+    write_back(connection, table, [standing])
+    connection.execute(
         update(table).where(table.c.id == row_id).values(limit_kind=limit.kind.value, limit_amount=limit.amount)
     )
     return standing.balance()

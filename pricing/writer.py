@@ -46,6 +46,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
+        self._commit_not_before = monotonic()
         self._checkpoint_due = monotonic() + settings.checkpoint_ms
         self._heartbeat_due = monotonic() + settings.heartbeat_ms
 
@@ -104,6 +105,9 @@ class Writer:
     async def _step(self) -> None:
         """Whatever is due now."""
         while self._claims or self._finals:
+            if (early := self._commit_not_before - monotonic()) > 0:
+                await asyncio.sleep(early / 1000)
+            self._commit_not_before = monotonic() + self._settings.commit_interval_ms
             await self._commit_batch()
             if monotonic() >= self._checkpoint_due:
                 break

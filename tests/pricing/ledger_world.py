@@ -41,7 +41,13 @@ class HandClock:
 
 def quick(**changes: object) -> LedgerSettings:
     settings = LedgerSettings(
-        lease_ms=400, heartbeat_ms=60, checkpoint_ms=20, settle_linger_ms=1, retry_ms_max=100, close_ms_max=3_000
+        lease_ms=400,
+        heartbeat_ms=60,
+        checkpoint_ms=20,
+        commit_interval_ms=0,
+        settle_linger_ms=1,
+        retry_ms_max=100,
+        close_ms_max=3_000,
     )
     return replace(settings, **changes)  # type: ignore[arg-type]
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing.balance import Limit, LimitKind
-from pricing.database import Database, unavailable_reason
+from pricing.database import Database, Result, unavailable_reason
 from pricing.errors import InsufficientFunds, InvalidSetting, LedgerUnavailable
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
@@ -108,6 +108,15 @@ class LosesAnswers(Database):
     async def write(self) -> AsyncIterator[AsyncConnection]:
         async with super().write() as connection:
             yield connection
+        self._lose()
+
+    async def transact(self, work: Callable[[Connection], Result]) -> Result:
+        result = await super().transact(work)
+        if not self.is_postgresql:  # there it is a `write`
+            self._lose()
+        return result
+
+    def _lose(self) -> None:
         if self.lost_answers:
             self.lost_answers -= 1
             raise LedgerUnavailable("the answer was lost")
@@ -117,7 +126,8 @@ async def test_a_commit_without_an_answer_reserves_nothing_and_charges_once(worl
     key = (await world.key()).key
     database = await LosesAnswers.open(world.url)
     assert isinstance(database, LosesAnswers)
-    ledger = await Ledger.open(database, quick(clock=world.clock))
+    # A heartbeat would lose the answer that is meant for a commit.
+    ledger = await Ledger.open(database, quick(clock=world.clock, heartbeat_ms=100_000, lease_ms=400_000))
     first = ledger.reserve(world.request(key, 10))
     await first.stands()
 
