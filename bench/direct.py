@@ -78,7 +78,10 @@ class Driver:
 
 async def main() -> None:
     arguments = AsyncEngineArgs(
-        model=str(engine_settings.MODEL), max_model_len=engine_settings.CONTEXT_LENGTH, **engine_settings.OPTIONS
+        model=str(engine_settings.MODEL),
+        max_model_len=engine_settings.CONTEXT_LENGTH,
+        distributed_executor_backend=engine_settings.EXECUTOR,
+        **engine_settings.OPTIONS,
     )
     engine = AsyncLLM.from_engine_args(arguments)
     driver = Driver(engine)

@@ -18,6 +18,12 @@ OPTIONS: dict[str, int | bool] = {
 }
 
 
+# What Farebox does by itself (`engine.lifeline.executor_class`, `engine.args`): the worker in the engine's process, and
+# a core left free. vLLM's own choice, a process that spins, makes figures on few cores a matter of luck for all.
+EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+THREADS = max(1, len(os.sched_getaffinity(0)) - 1)
+
+
 def flags() -> list[str]:
     """For vLLM's command line."""
     options = []
@@ -26,6 +32,7 @@ def flags() -> list[str]:
         options += [flag] if value is True else [flag, str(value)]
     return [
         *("--model", str(MODEL), "--served-model-name", MODEL_NAME, "--max-model-len", str(CONTEXT_LENGTH)),
+        *("--distributed-executor-backend", EXECUTOR),
         *("--enable-auto-tool-choice", "--tool-call-parser", TOOL_CALL_PARSER, "--host", "127.0.0.1"),
         *options,
     ]
@@ -36,6 +43,7 @@ def environment() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
     return inherited | {
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(THREADS),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }

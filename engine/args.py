@@ -43,6 +43,8 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     if current_platform.is_cpu():
         if torch.cpu._is_amx_tile_supported():
             options.setdefault("worker_cls", "engine.cpu_worker.AMXWorker")
+        # The engine's threads wait for each other by spinning; one core stays for whoever else has work.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
         # Compiling takes minutes on a CPU and gains little for the models that one serves.
         options.setdefault("enforce_eager", True)
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:

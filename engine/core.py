@@ -13,9 +13,8 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.parallel_sampling import ParentRequest
-from vllm.v1.executor import Executor
 
-from engine.lifeline import attached
+from engine.lifeline import executor_class
 from engine.outputs import Inbox, StepProcessor
 from engine.seat import Seat
 from engine.stats import EngineMetrics, ServingStats
@@ -43,7 +42,7 @@ class Core(AsyncLLM):
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
         super().__init__(
             vllm_config=config,
-            executor_class=attached(Executor.get_class(config)),
+            executor_class=executor_class(config),
             # With `log_stats` vLLM would add a logger that prints; ours alone is enough for statistics to be kept.
             log_stats=False,
             stat_loggers=loggers,

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from multiprocessing import connection, resource_tracker
 
+from vllm.config import VllmConfig
+from vllm.platforms import current_platform
 from vllm.v1.executor import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -76,3 +78,17 @@ _ATTACHED = {MultiprocExecutor: AttachedMultiproc, UniProcExecutor: AttachedUniP
 def attached(executor: type[Executor]) -> type[Executor]:
     """The executor that ends with us. Ray's are left as they are: Ray ends what its driver started."""
     return _ATTACHED.get(executor, executor)
+
+
+def executor_class(config: VllmConfig) -> type[Executor]:
+    """vLLM's choice, attached; but on a CPU the one worker runs in the engine's process, as it does on one GPU.
+
+    vLLM 0.32 gives it a process of its own there, to pin its threads. The two then wait for each other by spinning, and
+    on a few cores whoever else has work starves: with one client on 2 cores, every other load went at a fifth of its
+    speed. The start takes a third longer, too. `engine.args` keeps a core free instead.
+    """
+    chosen = Executor.get_class(config)
+    alone = config.parallel_config.world_size == 1 and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
+    if current_platform.is_cpu() and alone and chosen is MultiprocExecutor:
+        return AttachedUniProc
+    return attached(chosen)

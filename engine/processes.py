@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from vllm.platforms import current_platform
 from vllm.v1.engine.admission_control import SharedAdmissionStats
 from vllm.v1.engine.utils import bind_engine_zmq_listeners, launch_core_engines
-from vllm.v1.executor import Executor
 
 from engine.args import engine_args, statistics
 from engine.base import EngineSpec
 from engine.core import Statistics, engine_config
-from engine.lifeline import attached
+from engine.lifeline import executor_class
 from engine.seat import Seat
 
 
@@ -26,10 +25,9 @@ class EngineProcesses:
         config = engine_config(args)
         self._listeners = bind_engine_zmq_listeners(config, front_ends)
         self._launching = ExitStack()
-        executor = attached(Executor.get_class(config))
         keeps_statistics = statistics(spec) is not Statistics.NONE
         self._launch = self._launching.enter_context(
-            launch_core_engines(config, executor, keeps_statistics, self._listeners.addresses)
+            launch_core_engines(config, executor_class(config), keeps_statistics, self._listeners.addresses)
         )
         # How many requests each front end has running, so that together they refuse what is beyond vLLM's queue.
         counters = multiprocessing.get_context("spawn").RawArray("q", SharedAdmissionStats.num_counters(front_ends))

@@ -21,7 +21,7 @@ from tests.server import Server, start_server
 pytestmark = pytest.mark.timeout(600)  # each test loads weights, on a machine that may have other work
 
 STREAMS = 32
-TOKENS = 1000
+TOKENS = 600
 ENDLESS = 8000
 QUESTION = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5}
 
@@ -115,7 +115,7 @@ async def test_ctrl_c_leaves_the_engine_to_its_streams_and_kill_9_leaves_no_proc
         async with server.async_client() as http:
             streams, running = await start_streams(http, 4, ENDLESS)
             processes = session_processes(session)
-            assert {"VLLM::EngineCor", "VLLM::Worker"} <= set(processes.values())
+            assert "VLLM::EngineCor" in processes.values()
             os.killpg(session, signal.SIGINT)
             await asyncio.sleep(0.5)
             before = [len(stream.chunks) for stream in streams]
