@@ -1,5 +1,6 @@
 """The ASGI application: dependencies in, routes and middleware as lists that can be read."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from starlette.applications import Starlette
@@ -7,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
@@ -31,18 +33,44 @@ def create_app(gateway: Gateway) -> Starlette:
     """The application around its dependencies, which the caller opens and closes."""
     routes = _routes()
     app = Starlette(
-        # The router tries one after the other: those that generate come first.
-        routes=sorted(routes, key=lambda route: not (isinstance(route, Route) and isinstance(route.app, Generating))),
+        routes=routes,
         middleware=[
             *_cors(gateway.settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, tracing=gateway.tracing, routes=_labels(routes)),
             Middleware(AuthMiddleware, keys=gateway.keys),
+            Middleware(Shortcut, endpoints=_generating(routes)),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.state.gateway = gateway
     app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"))
     return app
+
+
+class Shortcut:
+    """Past the router: what streams tokens goes straight to its endpoint.
+
+    The router tries one route after the other, and with Starlette's handling of exceptions, which this gateway does
+    itself, wraps `send` three more times around each token.
+    """
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope["type"] == "http" and scope["method"] == "POST"
+        endpoint = self._endpoints.get(scope["path"]) if known else None
+        await (endpoint or self._app)(scope, receive, send)
+
+
+def _generating(routes: list[BaseRoute]) -> dict[str, ASGIApp]:
+    """By path, where it has no parameters."""
+    return {
+        route.path: route.app
+        for route in routes
+        if isinstance(route, Route) and isinstance(route.app, Generating) and not route.param_convertors
+    }
 
 
 def _routes() -> list[BaseRoute]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,6 +11,44 @@ from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, Reques
 
 HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
+
+
+class Corked:
+    """A transport on which everything that is written in one turn of the event loop leaves in one system call.
+
+    uvicorn writes the headers, each event and the end of an answer one by one, and a short answer has all of them in
+    one turn. Each call may wake the client up, which costs more than what it sends.
+    """
+
+    __slots__ = ("_call_soon", "_parts", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._call_soon = loop.call_soon
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        parts = self._parts
+        if parts:
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            parts.clear()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._parts.clear()
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the transport's own."""
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -24,6 +63,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # it has what uvicorn uses
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:
