@@ -268,14 +268,14 @@ class Renderer(Protocol):
     async def chat(self, conversation: Conversation) -> Prompt:
         """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
+    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do).
 
-        Raises PromptError.
+        Raises PromptError about the field `param`.
         """
 
-    def token_ids(self, ids: Sequence[int]) -> Prompt:
-        """Raises PromptError if an id is outside the vocabulary."""
+    def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
+        """Raises PromptError about the field `param` if an id is outside the vocabulary."""
 
     def prompt_text(self, prompt: Prompt) -> str:
         """The prompt decoded, for `echo`."""

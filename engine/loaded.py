@@ -8,7 +8,7 @@ import atexit
 
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
-from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
+from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling, UnsupportedFeature
 from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.failures import translate
@@ -18,6 +18,7 @@ from engine.outputs import Inbox
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
+from engine.temperature import VLLM_TEMPERATURE_MAX
 
 
 class LoadedEngine:
@@ -53,6 +54,12 @@ class LoadedEngine:
     async def generate(self, request: GenerationRequest) -> EmbeddedGeneration:
         """Raises errors of `engine.base`."""
         handle, sampling = rendered(request.prompt), request.sampling
+        if sampling.temperature > VLLM_TEMPERATURE_MAX and self.core.vllm_config.speculative_config is not None:
+            raise UnsupportedFeature(
+                f"This model is served with speculative decoding, which samples at a temperature of at most "
+                f"{VLLM_TEMPERATURE_MAX:g}; {sampling.temperature:g} was sent.",
+                "temperature",
+            )
         inbox = Inbox(sampling.n, request.stream)
         generation = EmbeddedGeneration(
             self.core, inbox, handle.token_ids, handle.context, sampling.logprobs or 0, self._special_ids

@@ -115,21 +115,21 @@ class VLLMRenderer:
             raise translate(error) from error
         return Prompt(len(handle.token_ids), handle)
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
+    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         try:
             (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
         except BARE as error:
-            raise translate(error, param="prompt") from error
+            raise translate(error, param=param) from error
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(structured_outputs=_grammar(response_format))
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
 
-    def token_ids(self, ids: Sequence[int]) -> Prompt:
+    def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         token_ids = list(ids)
         size = max(self._core.model_config.get_vocab_size(), self._tokenizer.max_token_id + 1)
         wrong = next((token for token in token_ids if not 0 <= token < size), None)
         if wrong is not None:
-            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {size} tokens.", "prompt")
+            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {size} tokens.", param)
         return Prompt(len(token_ids), Rendered(tokens_input(token_ids), token_ids))
 
     def prompt_text(self, prompt: Prompt) -> str:

@@ -55,13 +55,13 @@ class ScriptedRenderer:
         lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
         return await self.text("\n".join(lines))
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None) -> Prompt:
+    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         return Prompt(len(_WORD.findall(text)), text)
 
-    def token_ids(self, ids: Sequence[int]) -> Prompt:
+    def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         wrong = next((token for token in ids if not 0 <= token < VOCABULARY), None)
         if wrong is not None:
-            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {VOCABULARY} tokens.", "prompt")
+            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {VOCABULARY} tokens.", param)
         return Prompt(len(ids), " ".join(map(str, ids)))
 
     def prompt_text(self, prompt: Prompt) -> str:

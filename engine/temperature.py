@@ -2,7 +2,7 @@
 
 vLLM divides the logits by 2, and a logits processor divides them by the rest. vLLM applies min_p between the two, so a
 min_p is handed over that lets the same tokens through: those with (logit - highest) / temperature >= log(min_p).
-With speculative decoding vLLM takes no logits processors (nor min_p): temperatures above 2 are 2 there.
+With speculative decoding vLLM takes no logits processors (nor min_p): temperatures above 2 are refused there.
 """
 
 from collections.abc import Mapping

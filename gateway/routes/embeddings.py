@@ -38,6 +38,7 @@ async def embeddings(exchange: Exchange) -> None:
 
 
 async def _prompt(served: Served, text: str | tuple[int, ...]) -> Prompt:
-    prompt = await served.renderer.text(text) if isinstance(text, str) else served.renderer.token_ids(text)
+    renderer = served.renderer
+    prompt = await renderer.text(text, param="input") if isinstance(text, str) else renderer.token_ids(text, "input")
     check_fits(served, prompt, "input")
     return prompt

@@ -34,7 +34,7 @@ async def infer(exchange: Exchange) -> None:
     served = find_model(exchange, exchange.path_params["model"])
     body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
     await exchange.admit(served)
-    prompt = await served.renderer.text(body.input, body.constraint)
+    prompt = await served.renderer.text(body.input, body.constraint, "input")
     sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
     job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
     if body.webhook is not None:
