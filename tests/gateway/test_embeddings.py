@@ -151,6 +151,12 @@ async def test_an_input_may_fill_the_context_and_no_more(server: GatewayServer) 
     assert (await post(server, input="a " * 15 + "a"))["usage"]["prompt_tokens"] == 16
 
 
+async def test_a_token_that_is_not_in_the_vocabulary_is_refused(server: GatewayServer) -> None:
+    status, error = await refusal(server, input=[1, 10**9])
+    assert (status, error["param"]) == (400, "input")
+    assert "1000000000" in error["message"]
+
+
 async def test_an_idempotency_key_is_charged_once(server: GatewayServer) -> None:
     headers = {"idempotency-key": "once"}
     async with server.client() as http:
