@@ -35,7 +35,7 @@ async def open_gateway(
     `resolve` finds the addresses of the hosts that clients name in webhooks.
     """
     release = version("farebox")
-    metrics = Metrics(release)
+    metrics = Metrics(release, together=settings.workers > 1)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(_open_database(settings))
         first_keys = await ensure_keys(database, settings)

@@ -1,7 +1,6 @@
 """What Prometheus sees. Labels have few values: models, routes and outcomes, never keys or a client's words."""
 
 import asyncio
-import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,11 +33,14 @@ READ_SECONDS: Final = 1.0  # how often a process puts its readings there
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own. `page` is what all processes of this gateway counted."""
+    """The gateway's metrics, in a registry of their own. `page` is what all processes of this gateway counted.
 
-    def __init__(self, version: str) -> None:
+    `together`: there are several, and TOGETHER_IN was set before prometheus_client was imported.
+    """
+
+    def __init__(self, version: str, together: bool = False) -> None:
         self.registry = registry = CollectorRegistry()
-        self._together = TOGETHER_IN in os.environ
+        self._together = together
         self._readings: list[tuple[Gauge, Callable[[], Readings]]] = []
         self._reading: asyncio.Task[None] | None = None
         self.requests = Counter(

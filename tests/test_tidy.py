@@ -44,8 +44,8 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in sources("gateway", "pricing")
         if re.search(r"os\.environ|getenv", path.read_text())
     }
-    # The welcome only prints the words.
-    assert readers <= {"gateway/commands/settings_flags.py", "gateway/welcome.py"}
+    # The welcome only prints the words; the workers tell prometheus_client its folder, which has no other way.
+    assert readers <= {"gateway/commands/settings_flags.py", "gateway/welcome.py", "gateway/workers.py"}
 
 
 def test_tests_use_no_mocks() -> None:

@@ -20,11 +20,21 @@ def engine_pids() -> set[int]:
 
 async def test_killed_engine_is_dead_and_fails_its_requests() -> None:
     before = engine_pids()
-    ticks = asyncio.create_task(_longest_pause())
     engine = EmbeddedEngine(EngineSpec(str(MODEL_DIR), options={"disable_log_stats": True}))
+    try:
+        await dies(engine, before)
+    finally:
+        await engine.stop()
+    assert engine_pids() == before
+
+
+async def dies(engine: EmbeddedEngine, before: set[int]) -> None:
+    ticks = asyncio.create_task(_longest_pause())
+    starting = time.monotonic()
     await engine.start()
     ticks.cancel()
-    assert await asyncio.wait_for(_result(ticks), 1) < 2.0, "the event loop stood still while the weights were loaded"
+    paused, took = await ticks, time.monotonic() - starting
+    assert paused < took / 2, "the event loop stood still while the weights were loaded"
     prompt = await engine.renderer(ChatFormat()).text("Once upon a time")
     generations = [
         await engine.generate(GenerationRequest(f"r{i}", prompt, Sampling(3000, ignore_eos=True), stream=i > 0))
@@ -48,7 +58,6 @@ async def test_killed_engine_is_dead_and_fails_its_requests() -> None:
     stopping = time.monotonic()
     await engine.stop()
     assert time.monotonic() - stopping < 20
-    assert engine_pids() == before
 
 
 async def _longest_pause() -> float:
@@ -60,7 +69,3 @@ async def _longest_pause() -> float:
             longest, last = max(longest, now - last), now
     except asyncio.CancelledError:
         return longest
-
-
-async def _result(task: "asyncio.Task[float]") -> float:
-    return await task
