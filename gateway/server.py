@@ -19,6 +19,10 @@ from gateway.welcome import welcome
 
 log = logging.getLogger("farebox")
 
+# Young objects until they are looked through. A request makes thousands that reference counting frees; at Python's
+# default of 700 the collector takes 4% of the front end's time to find nothing.
+GC_ALLOCATIONS = 20_000
+
 
 class ServeError(Exception):
     """The gateway can't start; one sentence says what to do."""
@@ -105,6 +109,7 @@ async def _load(fleet: Fleet, server: Server, ready: Callable[[], None]) -> None
         # and again, for tenths of a second in which every running request waits.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
         ready()
     except Exception:
         server.should_exit = True
