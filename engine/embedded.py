@@ -53,6 +53,11 @@ class EmbeddedEngine:
     def context_length(self) -> int:
         return self._require().context_length
 
+    @property
+    def cache_tokens(self) -> int:
+        """How many tokens the KV cache holds, as vLLM measured it at the start."""
+        return self._require().cache_tokens
+
     async def start(self) -> None:
         """Loads the weights in a thread, so that the event loop goes on, and generates a token.
 
@@ -70,6 +75,7 @@ class EmbeddedEngine:
             raise EngineStartError(sentence) from error
         self._loaded.core.output_handler.add_done_callback(self._on_end)
         self._state = EngineState.READY
+        _log.info("%s: the KV cache holds %d tokens", self._spec.source, self.cache_tokens)
 
     async def _load(self, log_config_path: str | None) -> "LoadedEngine":
         def make() -> "LoadedEngine":

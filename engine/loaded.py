@@ -36,6 +36,11 @@ class LoadedEngine:
     def context_length(self) -> int:
         return int(self.core.model_config.max_model_len)
 
+    @property
+    def cache_tokens(self) -> int:
+        cache = self.core.vllm_config.cache_config
+        return (cache.num_gpu_blocks or 0) * int(cache.block_size)
+
     def renderer(self, chat_format: ChatFormat) -> VLLMRenderer:
         return VLLMRenderer(self.core, chat_format)
 
