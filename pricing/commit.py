@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, insert, select, union_all, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
 from pricing.database import Database, padded
 from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, UnknownKey
+from pricing.prepared import PreparedChange, PreparedQuery, Row
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, lock, write_back
@@ -27,11 +28,16 @@ _TEXT_MAX: Final = 256
 # The statements of a group commit are built once: building one takes longer than running it.
 _OPEN, _DONE, _DAILY = tables.reservations, tables.entries, tables.usage_daily
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
-_END: Final = delete(_OPEN).where(_OPEN.c.request_id.in_(_IDS)).returning(_OPEN)
-_USED: Final = union_all(
-    select(_OPEN.c.request_id).where(_OPEN.c.request_id.in_(_IDS)),
-    select(_DONE.c.request_id).where(_DONE.c.request_id.in_(_IDS), _DONE.c.settled_at >= bindparam("since")),
+_END: Final = PreparedQuery(delete(_OPEN).where(_OPEN.c.request_id.in_(_IDS)).returning(_OPEN))
+_USED: Final = PreparedQuery(
+    union_all(
+        select(_OPEN.c.request_id).where(_OPEN.c.request_id.in_(_IDS)),
+        select(_DONE.c.request_id).where(_DONE.c.request_id.in_(_IDS), _DONE.c.settled_at >= bindparam("since")),
+    )
 )
+_RESERVE: Final = PreparedChange(insert(_OPEN))
+_APPEND: Final = PreparedChange(insert(_DONE))
+_CHECKPOINT: Final = PreparedChange(update(_OPEN).where(_OPEN.c.request_id == bindparam("row_id")))
 _DAY_NAMES: Final = ("day", "account_id", "key_id", "model")
 _DAY_SUMS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
 
@@ -45,8 +51,8 @@ def _add_to_day(upsert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert 
 
 # The two dialects spell this statement alike but don't share its class.
 _ROLL_UP: Final = {
-    "postgresql": _add_to_day(postgresql.insert(_DAILY)),
-    "sqlite": _add_to_day(sqlite.insert(_DAILY)),
+    "postgresql": PreparedChange(_add_to_day(postgresql.insert(_DAILY))),
+    "sqlite": PreparedChange(_add_to_day(sqlite.insert(_DAILY))),
 }
 
 
@@ -126,20 +132,20 @@ def apply(connection: Connection, process_id: str, batch: Batch, now: int) -> Wr
 def _end(connection: Connection, finals: Sequence[FinalState], written: Written, now: int) -> None:
     by_id = {final.request_id: final for final in finals}
     entries: list[dict[str, Any]] = []
-    for row in connection.execute(_END, {"ids": padded(list(by_id))}):
+    for row in _END.rows(connection, padded(list(by_id))):
         final = by_id[row.request_id]
         written.accounts[row.account_id].release(row.amount, final.cost, row.reserved_at)
         written.keys[row.key_id].release(row.amount, final.cost, row.reserved_at)
         written.ended.add(row.request_id)
         entries.append(_entry(row, final, now))
     if entries:
-        connection.execute(insert(tables.entries), entries)
+        _APPEND.run(connection, entries)
         _roll_up(connection, entries)
 
 
-def _entry(row: Row[Any], final: FinalState, now: int) -> dict[str, Any]:
+def _entry(row: Row, final: FinalState, now: int) -> dict[str, Any]:
     return {
-        **row._mapping,
+        **row._asdict(),
         "prompt_tokens": final.tokens.prompt,
         "cached_tokens": final.tokens.cached,
         "completion_tokens": final.tokens.completion,
@@ -163,7 +169,7 @@ def _roll_up(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
     if not sums:
         return
     rows = [dict(zip(_DAY_NAMES + _DAY_SUMS, (*place, *total), strict=True)) for place, total in sums.items()]
-    connection.execute(_ROLL_UP[connection.dialect.name], rows)
+    _ROLL_UP[connection.dialect.name].run(connection, rows)
 
 
 def _claim(connection: Connection, process_id: str, claims: Sequence[Reservation], written: Written, now: int) -> None:
@@ -175,7 +181,7 @@ def _claim(connection: Connection, process_id: str, claims: Sequence[Reservation
         except PricingError as refusal:
             written.refusals[claim.request_id] = refusal
     if rows:
-        connection.execute(insert(tables.reservations), rows)
+        _RESERVE.run(connection, rows)
 
 
 def _admit(claim: Reservation, process_id: str, taken: set[str], written: Written, now: int) -> dict[str, Any]:
@@ -217,7 +223,7 @@ def _admit(claim: Reservation, process_id: str, taken: set[str], written: Writte
 
 def _used_ids(connection: Connection, claims: Sequence[Reservation], now: int) -> set[str]:
     ids = padded([claim.request_id for claim in claims])
-    return set(connection.scalars(_USED, {"ids": ids, "since": now - DUPLICATE_DAYS * MS_PER_DAY}))
+    return {row.request_id for row in _USED.rows(connection, ids, since=now - DUPLICATE_DAYS * MS_PER_DAY)}
 
 
 async def missing_entries(database: Database, request_ids: Sequence[str], process_id: str) -> set[str]:
@@ -234,24 +240,13 @@ async def missing_entries(database: Database, request_ids: Sequence[str], proces
 
 async def write_checkpoints(database: Database, running: Sequence[Reservation]) -> None:
     """Store the latest counts of running requests, in a transaction of their own (see `tables` for why)."""
-    table = tables.reservations
     rows = [
         {
-            "id": reservation.request_id,
-            "prompt": reservation.tokens.prompt,
-            "cached": reservation.tokens.cached,
-            "completion": reservation.tokens.completion,
+            "row_id": reservation.request_id,
+            "prompt_tokens": reservation.tokens.prompt,
+            "cached_tokens": reservation.tokens.cached,
+            "completion_tokens": reservation.tokens.completion,
         }
         for reservation in sorted(running, key=lambda one: one.request_id)
     ]
-    statement = (
-        update(table)
-        .where(table.c.request_id == bindparam("id"))
-        .values(
-            prompt_tokens=bindparam("prompt"),
-            cached_tokens=bindparam("cached"),
-            completion_tokens=bindparam("completion"),
-        )
-    )
-    async with database.write() as connection:
-        await connection.execute(statement, rows)
+    await database.transact(lambda connection: _CHECKPOINT.run(connection, rows))

@@ -71,7 +71,7 @@ class Ledger:
         try:
             async with asyncio.timeout(self._settings.close_ms_max / 1000):
                 while not self._writer.is_idle:
-                    await self._writer.progress()
+                    await self._writer.hurry()
         except TimeoutError:
             logger.warning("The ledger closes with %d settlements unwritten", self.unsettled)
         await self.abandon()
@@ -129,7 +129,11 @@ class Ledger:
         while not self._writer.is_idle:
             if not self._writer.available:
                 raise LedgerUnavailable("the database is away")
-            await self._writer.progress()
+            await self._writer.hurry()
+
+    async def settled(self) -> None:
+        """Return once every settlement so far is durable, for whoever reads next; at once where the database is away."""
+        await self._writer.write_finals()
 
     async def recover(self) -> int:
         """Settle the requests of processes whose lease ran out; give their number. Runs by itself, too."""

@@ -30,7 +30,7 @@ class LedgerSettings:
     heartbeat_ms: int = 3_000
     checkpoint_ms: int = 500
     commit_interval_ms: int = 10
-    settle_linger_ms: int = 5
+    settle_linger_ms: int = 100
     batch_max: int = 500
     retry_ms_max: int = 1_000
     close_ms_max: int = 10_000

@@ -14,6 +14,7 @@ from pricing.clock import day_name
 from pricing.database import padded
 from pricing.errors import InsufficientFunds, Scope
 from pricing.money import PICODOLLARS_MAX, Picodollars
+from pricing.prepared import PreparedChange, PreparedQuery
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ def lock(connection: Connection, table: Table, ids: Iterable[int]) -> dict[int, 
             row.reserved,
             row.spent_total,
         )
-        for row in connection.execute(_LOCK[table], {"ids": padded(ordered)})
+        for row in _LOCK[table].rows(connection, padded(ordered))
     }
 
 
@@ -113,7 +114,7 @@ def write_back(connection: Connection, table: Table, standings: Iterable[Standin
         for standing in standings
     ]
     if values:
-        connection.execute(_WRITE_BACK[table], values)
+        _WRITE_BACK[table].run(connection, values)
 
 
 def _lock(table: Table) -> Select[Any]:
@@ -135,9 +136,10 @@ def _lock(table: Table) -> Select[Any]:
 
 
 # Each group commit runs these four: they are built once.
-_LOCK: Final = {table: _lock(table) for table in (tables.accounts, tables.keys)}
+_LOCK: Final = {table: PreparedQuery(_lock(table)) for table in (tables.accounts, tables.keys)}
 _WRITE_BACK: Final = {
-    table: update(table).where(table.c.id == bindparam("row_id")) for table in (tables.accounts, tables.keys)
+    table: PreparedChange(update(table).where(table.c.id == bindparam("row_id")))
+    for table in (tables.accounts, tables.keys)
 }
 
 

@@ -90,6 +90,12 @@ class Writer:
         self._linger = None
         self._wake.set()
 
+    async def write_finals(self) -> None:
+        """Write what lingers now, and return when it is written, or at once while the database is away."""
+        waiting = self._held.keys() - {final.request_id for final in self._stuck}
+        while self.available and waiting & self._held.keys():
+            await self.hurry()
+
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
@@ -266,6 +272,7 @@ class Writer:
                     await self._wake.wait()
         self._wake.clear()
 
-    async def progress(self) -> None:
-        """Return after the next group commit, whether it worked or not."""
+    async def hurry(self) -> None:
+        """Let nothing linger, and return after the next group commit, whether it worked or not."""
+        self._wake.set()
         await self._progress.wait()

@@ -40,6 +40,7 @@ async def list_accounts(request: Request) -> JSONResponse:
         found = [one] if one is not None else []
     else:
         found = await accounts.list(after=query.after, count_max=query.limit + 1)
+    await gateway_of(request).ledger.settled()
     balances = await accounts.balances([account.id for account in found])
     return page([protocol.account_fields(one, balances[one.id]) for one in found], query.limit)
 
@@ -130,6 +131,7 @@ async def list_keys(request: Request) -> JSONResponse:
         after=query.after,
         count_max=query.limit + 1,
     )
+    await gateway_of(request).ledger.settled()
     balances = await keys.balances([key.id for key in found])
     return page([protocol.key_fields(key, balances[key.id]) for key in found], query.limit)
 
@@ -207,12 +209,14 @@ def routes() -> list[BaseRoute]:
 
 
 async def _account(request: Request, account: Account, status: int = 200) -> JSONResponse:
+    await gateway_of(request).ledger.settled()
     balance = await _accounts(request).balance(account.id)
     return JSONResponse(protocol.account_fields(account, balance), status_code=status)
 
 
 async def _key(request: Request, key: Key) -> JSONResponse:
     await gateway_of(request).keys.refresh()
+    await gateway_of(request).ledger.settled()
     return JSONResponse(protocol.key_fields(key, await _keys(request).balance(key.id)))
 
 

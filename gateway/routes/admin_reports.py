@@ -58,6 +58,7 @@ async def export_ledger(request: Request) -> StreamingResponse:
     """Every entry, streamed: CSV page by page, Parquet through a temporary file (its directory comes last)."""
     query = read_query(request, protocol.ExportQuery)
     which = ExportFilter(query.since or 0, query.until, query.account_id, query.key_id)
+    await gateway_of(request).ledger.settled()
     database = gateway_of(request).database
     headers = {"content-disposition": f'attachment; filename="ledger.{query.format}"'}
     if query.format == "csv":

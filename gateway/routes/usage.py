@@ -47,7 +47,8 @@ async def report(
     account_id: int | None = None,
     key_id: int | None = None,
 ) -> Response:
-    """Totals in the format that is asked for."""
+    """Totals in the format that is asked for, with everything that this process has answered by now."""
+    await _gateway(request).ledger.settled()
     totals = partial(
         Usage(_gateway(request).database).totals,
         since=query.since,
@@ -71,6 +72,7 @@ async def get_request(request: Request) -> JSONResponse:
     request_id: str = request.path_params["id"]
     record = None
     if request_id.isprintable():
+        await _gateway(request).ledger.settled()
         record = await Usage(_gateway(request).database).request(request_id, key_id=key.id)
     if record is None:
         raise NotFound(

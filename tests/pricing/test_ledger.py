@@ -364,3 +364,19 @@ async def test_many_accounts_and_keys_from_two_processes_add_up_without_a_deadlo
 def test_settings_that_break_a_promise_are_refused(setting: str, value: int) -> None:
     with pytest.raises(InvalidSetting, match=str(value)):
         quick(**{setting: value})
+
+
+async def test_settled_means_written(world: World) -> None:
+    """Whoever asks for usage after an answer finds the answer's cost, however long ends may linger."""
+    key = (await world.key()).key
+    async with world.ledger(settle_linger_ms=60_000) as ledger:
+        reservations = [await stood(world, ledger, key, 10) for _ in range(3)]
+        for reservation in reservations:
+            reservation.settle(used(3), Outcome.FINISHED)
+        assert ledger.unsettled == 3
+        async with asyncio.timeout(5):
+            await ledger.settled()
+        assert ledger.unsettled == 0
+        assert (await world.entry_sums(key.id))[0] == 3
+        async with asyncio.timeout(5):
+            await ledger.settled()  # there is nothing to wait for
