@@ -132,7 +132,7 @@ class Ledger:
             await self._writer.hurry()
 
     async def settled(self) -> None:
-        """Return once every settlement so far is durable, for whoever reads next; at once where the database is away."""
+        """Return once every settlement so far is durable, for whoever reads next; at once if the database is away."""
         await self._writer.write_finals()
 
     async def recover(self) -> int:
