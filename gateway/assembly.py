@@ -55,7 +55,7 @@ async def open_gateway(
         stack.push_async_callback(limits.close)
         webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
         stack.push_async_callback(webhooks.close)
-        idempotency = _idempotency(database, settings)
+        idempotency = _idempotency(database, ledger, settings)
         await idempotency.open()
         stack.push_async_callback(idempotency.close)
         budgets = await BudgetWatch.open(database)
@@ -100,10 +100,11 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _idempotency(database: Database, settings: Settings) -> Idempotency:
+def _idempotency(database: Database, ledger: Ledger, settings: Settings) -> Idempotency:
     return Idempotency(
         IdempotencyStore(database),
         Usage(database),
+        ledger,
         life_ms=int(settings.idempotency_hours * 3_600_000),
         bytes_max=settings.idempotency_bytes_max,
     )

@@ -32,6 +32,7 @@ from gateway.recording import Recording
 from pricing.clock import Clock, system_clock
 from pricing.errors import LedgerUnavailable
 from pricing.idempotency import Answer, Claim, IdempotencyStore
+from pricing.ledger import Ledger
 from pricing.money import format_usd
 from pricing.usage import Usage
 
@@ -87,6 +88,7 @@ class Idempotency:
         self,
         store: IdempotencyStore,
         usage: Usage,
+        ledger: Ledger,
         *,
         life_ms: int,
         bytes_max: int,
@@ -94,6 +96,7 @@ class Idempotency:
     ) -> None:
         self._store = store
         self._usage = usage
+        self._ledger = ledger
         self._life_ms = life_ms
         self._bytes_max = bytes_max
         self._clock = clock
@@ -197,6 +200,7 @@ class Idempotency:
 
     async def _require_uncharged(self, claim: Claim) -> None:
         """Raises StillRunning while its process may live, AnswerLost where it was charged."""
+        await self._ledger.settled()  # the first request may have been ours, a moment ago
         record = await self._usage.request(claim.request_id, key_id=claim.key_id)
         now = self._clock()
         if record is None:

@@ -329,6 +329,7 @@ async def test_duplicates_at_two_gateways_are_charged_once(gateway_server: Gatew
 
         bodies = await asyncio.gather(*(insist((a, b)[i % 2]) for i in range(20)))
         assert len(set(bodies)) == 1
+        await other.gateway.ledger.flush()
         assert len(await charged(one)) == 1
 
 
