@@ -19,6 +19,8 @@ from bench import engine_settings, machine
 
 START_SECONDS_MAX = 300
 STOP_SECONDS_MAX = 30
+# vLLM's servers take any number of requests. Farebox refuses beyond 4 x `max_num_seqs`, unless this says otherwise.
+QUEUE = {"max_num_queued_reqs": 4096}
 
 
 class Subject(ABC):
@@ -144,7 +146,7 @@ class Farebox(Subject):
                 "FAREBOX_PORT": "0",
                 "FAREBOX_DATA_DIR": str(self.folder / "data"),
                 "FAREBOX_ADMIN_KEY": admin_key,
-                "FAREBOX_ENGINE": json.dumps(engine_settings.OPTIONS),
+                "FAREBOX_ENGINE": json.dumps(engine_settings.OPTIONS | QUEUE),
                 "FAREBOX_LIMIT_REQUESTS_PER_MINUTE": "1000000",
                 "FAREBOX_LIMIT_TOKENS_PER_MINUTE": "1000000000",
                 "FAREBOX_LIMIT_CONCURRENT_REQUESTS": "10000",
