@@ -13,7 +13,7 @@ from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
-from engine.inline import keep_short_work_in_loop
+from engine.inline import quicken
 from engine.outputs import Inbox
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
@@ -27,7 +27,7 @@ class LoadedEngine:
     def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
         self._embeds = spec.embeds
         self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
-        keep_short_work_in_loop(self.core.renderer)
+        quicken(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
         self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)

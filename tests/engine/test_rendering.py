@@ -1,9 +1,12 @@
 """Prompts: exact lengths, tools, refusals in the client's words."""
 
 import pytest
+from transformers import AutoTokenizer
 
 from engine.base import ChatFormat, Conversation, EngineStartError, JSONValue, PromptError, UnsupportedFeature
+from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
+from engine.rendering import rendered
 from tests.engine.conftest import LLAMA, WEATHER, Start, chat, read
 
 HELLO: list[dict[str, JSONValue]] = [{"role": "user", "content": "Hello!"}]
@@ -36,6 +39,13 @@ async def test_length_is_exact_beyond_the_context(engine: EmbeddedEngine) -> Non
     one, many = await renderer.text("ab "), await renderer.text("ab " * (engine.context_length + 10))
     assert many.tokens > engine.context_length
     assert (many.tokens - 1) % (engine.context_length + 10) == 0 or many.tokens > one.tokens
+
+
+@pytest.mark.parametrize("times", [1, 500], ids=["in the event loop", "in a thread"])
+async def test_tokens_are_the_tokenizers_own(engine: EmbeddedEngine, times: int) -> None:
+    text = "Grüße, 你好!\n\n\tdef f(x):  return x**2 # <|eot_id|> 🎉 " * times
+    prompt = await engine.renderer(LLAMA).text(text)
+    assert rendered(prompt).token_ids == AutoTokenizer.from_pretrained(MODEL_DIR)(text)["input_ids"]
 
 
 async def test_content_parts_are_text(engine: EmbeddedEngine) -> None:
