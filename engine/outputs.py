@@ -15,7 +15,7 @@ from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutp
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
-from engine.detokenizer import PlainDetokenizer, plain
+from engine.detokenizer import PlainDetokenizer, plain, read_prompts_end
 from engine.stats import ServingStats
 
 
@@ -118,6 +118,7 @@ class StepProcessor(OutputProcessor):
         super().add_request(request, prompt, parent_req, request_index, queue)
         if isinstance(queue, Inbox):
             state = self.request_states[request.request_id]
+            read_prompts_end(state.detokenizer, request.prompt_token_ids)
             state.detokenizer = plain(state.detokenizer) or state.detokenizer
             queue.states.append(state)
 

@@ -9,7 +9,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from engine.demo import MODEL_DIR
-from engine.detokenizer import plain
+from engine.detokenizer import plain, read_prompts_end
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,15 @@ def theirs(tokenizer: TokenizerLike, prompt: list[int], **options: object) -> In
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("skip", [True, False])
-def test_any_tokens_in_any_steps(tokenizer: TokenizerLike, seed: int, skip: bool) -> None:
+@pytest.mark.parametrize("prompt_tokens", [5, 500])
+def test_any_tokens_in_any_steps(tokenizer: TokenizerLike, seed: int, skip: bool, prompt_tokens: int) -> None:
     rng = random.Random(seed)
-    prompt = [rng.randrange(len(tokenizer)) for _ in range(5)]
+    prompt = [rng.randrange(len(tokenizer)) for _ in range(prompt_tokens)]
     # Bytes of characters that are split over tokens, special tokens, words: whatever the vocabulary has.
     tokens = [rng.randrange(len(tokenizer)) for _ in range(400)]
-    slow, fast = (
-        theirs(tokenizer, prompt, skip_special_tokens=skip),
-        plain(theirs(tokenizer, prompt, skip_special_tokens=skip)),
-    )
+    slow, ours = (theirs(tokenizer, prompt, skip_special_tokens=skip) for _ in range(2))
+    read_prompts_end(ours, prompt)
+    fast = plain(ours)
     assert fast is not None
     while tokens:
         size = rng.choice((1, 1, 1, 4))
