@@ -1,7 +1,5 @@
 """vLLM's detokenizer for the common case: no stop strings, the text needed once and then no more."""
 
-from collections.abc import Sequence
-
 from tokenizers import decoders
 from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer, IncrementalDetokenizer
 
@@ -38,11 +36,14 @@ class PlainDetokenizer(IncrementalDetokenizer):
         return text
 
 
-def read_prompts_end(detokenizer: IncrementalDetokenizer | None, prompt_token_ids: Sequence[int] | None) -> None:
+def read_prompts_end(detokenizer: IncrementalDetokenizer | None, prompt_token_ids: list[int] | None) -> None:
     """Let it begin at the end of a long prompt: at the first token vLLM's decodes the whole, in the event loop."""
-    if isinstance(detokenizer, FastIncrementalDetokenizer) and len(prompt_token_ids or ()) > PROMPT_TOKENS:
-        end = list(prompt_token_ids or ())[-PROMPT_TOKENS:]
-        detokenizer.stream = decoders.DecodeStream(ids=end, skip_special_tokens=detokenizer.skip_special_tokens)
+    if not isinstance(detokenizer, FastIncrementalDetokenizer) or prompt_token_ids is None:
+        return
+    if len(prompt_token_ids) > PROMPT_TOKENS:
+        detokenizer.stream = decoders.DecodeStream(
+            ids=prompt_token_ids[-PROMPT_TOKENS:], skip_special_tokens=detokenizer.skip_special_tokens
+        )
 
 
 def plain(detokenizer: IncrementalDetokenizer | None) -> PlainDetokenizer | None:
