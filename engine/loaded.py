@@ -13,8 +13,8 @@ from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
-from engine.inline import quicken
 from engine.outputs import Inbox
+from engine.quick_rendering import quicken
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
