@@ -1,9 +1,5 @@
-"""HTTP servers under the same bare application: which of them costs least CPU for each token and each request.
+"""`python -m bench.servers`: HTTP servers under one bare application, and what each costs per token and request."""
 
-python -m bench.servers     (granian and hypercorn take part where they are installed)
-"""
-
-import importlib.util
 import statistics
 import sys
 import tempfile
@@ -11,19 +7,21 @@ import time
 from pathlib import Path
 
 from bench import engine_settings, load, machine
-from bench.scenarios import QUICK, chosen
+from bench.run import SETTLE_SECONDS
+from bench.scenarios import QUICK, Scenario, chosen
 from bench.subjects import Subject, free_port
 
 REPEATS = 3
 APP = "bench.bare_app:app"
-UVICORN = ["-m", "uvicorn", APP, "--no-access-log", "--log-level", "error", "--ws", "none", "--port"]
+UVICORN = ["uvicorn", APP, "--no-access-log", "--log-level", "error", "--ws", "none"]
+# A module and its arguments, the last of which wants the port.
 COMMANDS = {
-    "uvicorn as the gateway runs it": ["-m", "bench.bare_app"],
-    "uvicorn, uvloop, httptools": [*UVICORN[:-1], "--loop", "uvloop", "--http", "httptools", "--port"],
-    "uvicorn, asyncio, httptools": [*UVICORN[:-1], "--loop", "asyncio", "--http", "httptools", "--port"],
-    "uvicorn, uvloop, h11": [*UVICORN[:-1], "--loop", "uvloop", "--http", "h11", "--port"],
-    "granian, uvloop": ["-m", "granian", APP, "--interface", "asgi", "--loop", "uvloop", "--no-ws", "--port"],
-    "hypercorn, uvloop": ["-m", "hypercorn", APP, "--worker-class", "uvloop", "--bind"],
+    "uvicorn as the gateway runs it": ["bench.bare_app"],
+    "uvicorn, uvloop, httptools": [*UVICORN, "--loop", "uvloop", "--http", "httptools", "--port"],
+    "uvicorn, asyncio, httptools": [*UVICORN, "--loop", "asyncio", "--http", "httptools", "--port"],
+    "uvicorn, uvloop, h11": [*UVICORN, "--loop", "uvloop", "--http", "h11", "--port"],
+    "granian, uvloop": ["granian", APP, "--interface", "asgi", "--loop", "uvloop", "--no-ws", "--port"],
+    "hypercorn, uvloop": ["hypercorn", APP, "--worker-class", "uvloop", "--bind"],
 }
 
 
@@ -39,9 +37,10 @@ class BareServer(Subject):
     def start(self) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.launch([sys.executable, *self._command, f"127.0.0.1:{port}" if "--bind" in self._command else str(port)])
+        place = f"127.0.0.1:{port}" if self._command[-1] == "--bind" else str(port)
+        self.launch([sys.executable, "-m", *self._command, place])
         self.wait_for("/")
-        # granian and hypercorn serve from a child; a process that only waits adds nothing.
+        # Some serve from a child; a parent that only waits adds nothing.
         self.pids = [self.process.pid, *machine.children(self.process.pid)]
 
     def cpu_seconds(self) -> float:
@@ -51,28 +50,24 @@ class BareServer(Subject):
 def main() -> None:
     print("| server | streams, CPU/token, µs | one token, CPU/request, ms |\n|---|---|---|")
     for name, command in COMMANDS.items():
-        if command[0] == "-m" and importlib.util.find_spec(command[1].partition(".")[0]) is None:
-            print(f"{name}: not installed", file=sys.stderr)
-            continue
         with tempfile.TemporaryDirectory(prefix="farebox-bench-") as folder:
             server = BareServer(Path(folder), name, command)
             try:
                 server.start()
-                streams, requests = (_measure(server, scenario) for scenario in QUICK)
+                streams, requests = (_measure(server, scenario) for scenario in chosen(list(QUICK), quick=False))
             finally:
                 server.stop()
         print(f"| {name} | {streams[0]:.1f} | {requests[1]:.3f} |", flush=True)
 
 
-def _measure(server: BareServer, name: str) -> tuple[float, float]:
+def _measure(server: BareServer, scenario: Scenario) -> tuple[float, float]:
     """Microseconds per token and milliseconds per request, the medians."""
-    (scenario,) = (one for one in chosen(list(QUICK), quick=False) if one.name == name)
     samples = load.prompts(scenario, engine_settings.MODEL, 0)
     per_token, per_request = [], []
     for _ in range(1 + REPEATS):
         before = server.cpu_seconds()
         seen = load.run(scenario, server, "bare", samples, 0)
-        time.sleep(0.2)
+        time.sleep(SETTLE_SECONDS)
         spent = server.cpu_seconds() - before
         if seen.failed:
             raise RuntimeError(f"{server.title}: {seen.failed} requests failed: {seen.error[-300:]}")
