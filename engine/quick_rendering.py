@@ -1,16 +1,18 @@
-"""vLLM's renderer, faster: short work stays in the event loop, and `tokenizers` is called past transformers.
+"""vLLM's renderer, faster: short prompts are rendered where they are asked for, and `tokenizers` is called past
+transformers.
 
-Handing a short prompt to a thread and back costs more than doing it. Transformers makes lists of offsets and masks
-that nobody reads: for a prompt of 8,000 tokens that was a quarter of the front end's CPU.
+Handing a short prompt to a thread and back costs more than doing it, and so do the six tasks that vLLM's asynchronous
+renderer makes for one conversation; its synchronous one does the same work without them. Transformers makes lists of
+offsets and masks that nobody reads: for a prompt of 8,000 tokens that was a quarter of the front end's CPU.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 from tokenizers import Tokenizer
 from vllm.inputs import TokensPrompt
-from vllm.renderers import BaseRenderer, TokenizeParams, hf
+from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, hf
 from vllm.utils.async_utils import make_async
 
 # Rendering and tokenizing this many characters takes about a millisecond.
@@ -23,30 +25,47 @@ Encode = Callable[[str, bool], list[int]]
 
 
 def quicken(renderer: BaseRenderer) -> None:
-    """Templates and tokenizing of short prompts run where they are called; long ones still go to vLLM's threads."""
-    in_thread: Callable[..., Awaitable[Any]] = renderer._tokenize_prompt_async
+    """Short prompts of text are rendered in the caller's turn of the event loop; others still go to vLLM's threads."""
     encode = _encoder(renderer.tokenizer) if isinstance(renderer, hf.HfRenderer) else None
-    encode_in_thread = None if encode is None else make_async(encode, executor=renderer._executor)
+    if encode is not None:
+        _tokenize_with(encode, renderer)
+    render_text: Callable[..., Awaitable[Any]] = renderer.render_cmpl_async
 
-    async def tokenize(prompt: dict[str, Any], params: TokenizeParams) -> TokensPrompt:
-        text = prompt["prompt"]
-        short = len(text) <= CHARACTERS_MAX
-        if encode is None or encode_in_thread is None or _needs_transformers(params):
-            return renderer._tokenize_prompt(prompt, params) if short else await in_thread(prompt, params)
-        special = params.add_special_tokens
-        ids = encode(text, special) if short else await encode_in_thread(text, special)
+    async def text(prompts: Sequence[Any], *options: Any, **more: Any) -> Any:
+        if sum(len(prompt.get("prompt", "")) for prompt in prompts) <= CHARACTERS_MAX:
+            return renderer.render_cmpl(prompts, *options, **more)
+        return await render_text(prompts, *options, **more)
+
+    renderer.render_cmpl_async = text
+    if isinstance(renderer, hf.HfRenderer):
+        render_chat: Callable[..., Awaitable[Any]] = renderer.render_chat_async
+
+        async def chat(conversations: Sequence[list[Any]], params: ChatParams, *options: Any, **more: Any) -> Any:
+            if not params.chat_template_kwargs.get("tools") and all(map(_is_short, conversations)):
+                return renderer.render_chat(conversations, params, *options, **more)
+            return await render_chat(conversations, params, *options, **more)
+
+        renderer.render_chat_async = chat
+
+
+def _tokenize_with(encode: Encode, renderer: BaseRenderer) -> None:
+    theirs: Callable[..., Any] = renderer._tokenize_prompt
+    theirs_in_thread: Callable[..., Awaitable[Any]] = renderer._tokenize_prompt_async
+    encode_in_thread = make_async(encode, executor=renderer._executor)
+
+    def tokenize(prompt: dict[str, Any], params: TokenizeParams) -> TokensPrompt:
+        if _needs_transformers(params):
+            return theirs(prompt, params)
+        return TokensPrompt(prompt_token_ids=encode(prompt["prompt"], params.add_special_tokens), **prompt)
+
+    async def tokenize_in_thread(prompt: dict[str, Any], params: TokenizeParams) -> TokensPrompt:
+        if _needs_transformers(params):
+            return await theirs_in_thread(prompt, params)
+        ids = await encode_in_thread(prompt["prompt"], params.add_special_tokens)
         return TokensPrompt(prompt_token_ids=ids, **prompt)
 
-    renderer._tokenize_prompt_async = tokenize
-    if isinstance(renderer, hf.HfRenderer):
-        template_in_thread: Callable[..., Awaitable[Any]] = renderer._apply_chat_template_async
-
-        async def apply_template(model_config: Any, tokenizer: Any, conversation: list[Any], **options: Any) -> Any:
-            if options.get("tools") or not _is_short(conversation):
-                return await template_in_thread(model_config, tokenizer, conversation, **options)
-            return hf.safe_apply_chat_template(model_config, tokenizer, conversation, **options)
-
-        renderer._apply_chat_template_async = apply_template
+    renderer._tokenize_prompt = tokenize
+    renderer._tokenize_prompt_async = tokenize_in_thread
 
 
 def _encoder(tokenizer: Any) -> Encode | None:
