@@ -16,7 +16,7 @@ Errors:
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -247,6 +247,16 @@ class Generation(Protocol):
 
     async def __anext__(self) -> Delta:
         """Raises GenerationFailed or EngineDead, after the deltas that came before."""
+
+    async def forward(self, take: Callable[[Delta], bool]) -> None:
+        """Hand each delta to `take` when it is there, until the end or until `take` says False; then iterate on.
+
+        An engine may call `take` in its own turn of the event loop, so that no task is woken for a token. Raises as
+        `__anext__` does, or what `take` raises.
+        """
+        async for delta in self:
+            if not take(delta):
+                return
 
     async def aclose(self) -> None:
         """Abort if unfinished. Idempotent, and safe to call while the surrounding task is being cancelled."""

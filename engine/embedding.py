@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 from vllm import PoolingParams
 from vllm.outputs import PoolingRequestOutput
 
-from engine.base import Delta, EmbeddingRequest, TokenCounts, UnsupportedFeature
+from engine.base import Delta, EmbeddingRequest, Generation, TokenCounts, UnsupportedFeature
 from engine.core import Core
 from engine.failures import translate
 from engine.rendering import rendered
 
 
-class EmbeddedEmbedding:
+class EmbeddedEmbedding(Generation):
     """See `engine.base.Generation`. The engine is asked when the Delta is. Raises UnsupportedFeature."""
 
     def __init__(self, core: Core, request: EmbeddingRequest) -> None:

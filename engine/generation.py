@@ -1,12 +1,14 @@
 """A running request on the embedded engine: pieces in, `Delta` out."""
 
+import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import NoReturn
 
 from vllm.logprobs import Logprob
 from vllm.v1.engine import FinishReason as EngineFinish
 
-from engine.base import Delta, FinishReason, GenerationFailed, TokenCounts, TokenLogprob
+from engine.base import Delta, FinishReason, Generation, GenerationFailed, TokenCounts, TokenLogprob
 from engine.core import Core
 from engine.failures import translate
 from engine.outputs import Inbox, Piece, RawPiece
@@ -22,7 +24,7 @@ _FINISH: dict[EngineFinish, FinishReason] = {
 }
 
 
-class EmbeddedGeneration:
+class EmbeddedGeneration(Generation):
     """See `engine.base.Generation`. One reader."""
 
     def __init__(
@@ -68,14 +70,54 @@ class EmbeddedGeneration:
             pieces = inbox.take()
             if pieces:
                 self._convert(pieces)
-            elif inbox.error is not None:  # vLLM's handler passes on whatever stopped it
-                await self.aclose()
-                raise translate(inbox.error)
+            elif inbox.error is not None:
+                await self._fail(inbox.error)
             elif inbox.unfinished:
                 await inbox.news()
             else:
                 self._closed = True
         return ready.popleft()
+
+    async def forward(self, take: Callable[[Delta], bool]) -> None:
+        """`take` is called by vLLM's output handler, token by token."""
+        inbox = self._inbox
+        if self._hand_over(take):
+            await self._hand_over_all(take)
+        if inbox.error is not None and not (self._ready or inbox.pieces or self._closed):
+            await self._fail(inbox.error)
+
+    async def _hand_over_all(self, take: Callable[[Delta], bool]) -> None:
+        inbox = self._inbox
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def news() -> None:
+            if ended.done():
+                return  # its reader is being cancelled
+            try:
+                if not self._hand_over(take):
+                    ended.set_result(None)
+            except Exception as error:  # the reader's, not the output handler's
+                ended.set_exception(error)
+
+        inbox.listener = news
+        try:
+            await ended
+        finally:
+            inbox.listener = None
+
+    def _hand_over(self, take: Callable[[Delta], bool]) -> bool:
+        """What there is now goes to `take`. Returns whether it wants more and more may come."""
+        if pieces := self._inbox.take():
+            self._convert(pieces)
+        while self._ready:
+            if not take(self._ready.popleft()):
+                return False
+        return bool(self._inbox.unfinished) and self._inbox.error is None and not self._closed
+
+    async def _fail(self, error: Exception) -> NoReturn:
+        """vLLM's handler passes on whatever stopped it."""
+        await self.aclose()
+        raise translate(error)
 
     async def aclose(self) -> None:
         """There is no await in it, so it completes in a task that is being cancelled too."""

@@ -1,11 +1,12 @@
 """From engine steps to readers: what vLLM's `OutputProcessor` does for each token, without its objects.
 
-vLLM builds a `CompletionOutput` and a `RequestOutput` per token and sets an `asyncio.Event`. A reader here gets a tuple
-per token and is woken by a future, and only if it wants to be. vLLM's detokenizer, stop strings, logprobs and
-bookkeeping are used as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
+vLLM builds a `CompletionOutput` and a `RequestOutput` per token and sets an `asyncio.Event`. A reader here gets a
+tuple per token, at once or when it asks (`Inbox`). vLLM's detokenizer, stop strings, logprobs and bookkeeping are used
+as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from vllm.logprobs import Logprob
@@ -35,18 +36,17 @@ RawPiece = tuple[int, str, list[int], FinishReason | None, int | str | None, lis
 
 
 class Inbox:
-    """Where the output handler puts the pieces of one request, and where its one reader waits.
+    """Where the output handler puts the pieces of one request, for its one reader.
 
-    `completion` counts the tokens of each choice as they arrive, read or not. Unless it streams, the reader is woken
-    only when all choices are done. Made in the event loop.
+    `listener` is called when there is something to take, or an error: unless it streams, only when all choices are
+    done. It must not raise. `completion` counts the tokens of each choice as they arrive, read or not.
     """
 
     __slots__ = (
-        "_loop",
-        "_waiter",
         "cached",
         "completion",
         "error",
+        "listener",
         "pieces",
         "request_id",
         "states",
@@ -63,28 +63,22 @@ class Inbox:
         self.cached = 0
         self.unfinished = n
         self.error: Exception | None = None
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
+        self.listener: Callable[[], None] | None = None
 
     def push(self, piece: RawPiece) -> None:
         self.pieces.append(piece)
         self.completion[piece[0]] += len(piece[2])
         if piece[3] is not None:
             self.unfinished -= 1
-        if (self.streams or not self.unfinished) and self._waiter is not None:
-            self._wake(self._waiter)
+        if self.listener is not None and (self.streams or not self.unfinished):
+            self.listener()
 
     def put(self, output: RequestOutput | PoolingRequestOutput | Exception) -> None:
         """vLLM's side of the queue: errors for all readers, and the last word on an aborted request (not needed)."""
         if isinstance(output, Exception):
             self.error = output
-            if self._waiter is not None:
-                self._wake(self._waiter)
-
-    def _wake(self, waiter: "asyncio.Future[None]") -> None:
-        self._waiter = None
-        if not waiter.done():
-            waiter.set_result(None)
+            if self.listener is not None:
+                self.listener()
 
     def take(self) -> list[RawPiece]:
         """All pieces since the last call, or none when there is nothing to read yet."""
@@ -95,8 +89,15 @@ class Inbox:
 
     def news(self) -> "asyncio.Future[None]":
         """Done as soon as there is something to take, or an error."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            self.listener = None
+            if not arrived.done():
+                arrived.set_result(None)
+
+        self.listener = wake
+        return arrived
 
 
 class StepProcessor(OutputProcessor):

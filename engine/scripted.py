@@ -22,6 +22,7 @@ from engine.base import (
     EngineStartError,
     EngineState,
     FinishReason,
+    Generation,
     GenerationFailed,
     GenerationRequest,
     Prompt,
@@ -68,7 +69,7 @@ class ScriptedRenderer:
         return str(prompt.handle)
 
 
-class ScriptedGeneration:
+class ScriptedGeneration(Generation):
     """See `engine.base.Generation`. It goes on playing while nobody reads, as a real engine does."""
 
     def __init__(self, engine: "ScriptedEngine", request: GenerationRequest, script: RequestScript) -> None:
@@ -199,13 +200,17 @@ class ScriptedGeneration:
         )
 
 
-class ScriptedEmbedding:
+class ScriptedEmbedding(Generation):
     """See `engine.base.Generation`. The vector is its prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
 
     def __init__(self, request: EmbeddingRequest) -> None:
-        self.counts = TokenCounts(request.prompt.tokens)
+        self._counts = TokenCounts(request.prompt.tokens)
         vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)]
         self._deltas = iter([Delta(0, "", 0, finish_reason="stop", embedding=vector[: request.dimensions])])
+
+    @property
+    def counts(self) -> TokenCounts:
+        return self._counts
 
     def __aiter__(self) -> "ScriptedEmbedding":
         return self

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 
 HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
+WRITE = "farebox.write"  # in a request's scope: the `write` of its Body
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
 
 
@@ -51,6 +52,27 @@ class Corked:
         return getattr(self._transport, name)
 
 
+class Body:
+    """The body of an answer that has begun, past ASGI: what uvicorn's `send` does with a piece of it, without a
+    coroutine, so that whoever has a token can write it.
+
+    It is for answers without a Content-Length, and their last piece goes through `send`.
+    """
+
+    __slots__ = ("_cycle", "_write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._write = cycle.transport.write
+
+    def write(self, data: bytes) -> bool:
+        """Returns False where the client reads too slowly: then the next piece is to be sent, which waits for it."""
+        cycle = self._cycle
+        if data and not cycle.disconnected:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data) if cycle.chunked_encoding else data)
+        return not cycle.flow.write_paused
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection. It is closed when the headers of a request take longer than `headers_seconds_max`,
     counted from the connection's start or from the request's first byte; later, the body's and the request's own
@@ -86,6 +108,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._headers_came()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:  # else it is refused, or no request of ours
+            cast(dict[str, Any], self.scope)[WRITE] = Body(self.cycle).write
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()

@@ -1,7 +1,7 @@
 """One generating request on the ASGI level: its body comes in whole, its client may go away, its answer goes out.
 
 Handlers get an `Exchange` and answer through it. Starlette's Request and StreamingResponse are left out on purpose:
-a disconnect must cancel the handler wherever it is, and a streamed token must cost no more than one `send`.
+a disconnect must cancel the handler wherever it is, and a streamed token must cost no more than one write.
 """
 
 import asyncio
@@ -10,13 +10,15 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from engine.base import Prompt, Sampling
+from engine.base import Delta, Prompt, Sampling
 from gateway.bodies import read_body
+from gateway.connections import WRITE
 from gateway.context import RequestContext
 from gateway.error_shapes import error_event
 from gateway.errors import GatewayError, from_exception, shutting_down
@@ -40,9 +42,22 @@ EVENT_STREAM_HEADERS = {
 }
 
 
+class Events(Protocol):
+    """The format of a streamed answer: deltas in, server-sent events out."""
+
+    def feed(self, delta: Delta) -> bytes:
+        """The events of one delta; nothing where it has nothing to tell yet."""
+
+    def end(self) -> bytes:
+        """What comes after the last one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request whose body has arrived and whose key is valid."""
+    """A request whose body has arrived and whose key is valid.
+
+    `write` is the connection's own (`gateway.connections.Body`), where what is written may go straight there.
+    """
 
     gateway: Gateway
     context: RequestContext
@@ -52,6 +67,7 @@ class Exchange:
     headers: Headers
     send: Send
     admission: Admission
+    write: Callable[[bytes], bool] | None
     attempt: Attempt | None = None  # with an Idempotency-Key
 
     async def admit(self, served: Served) -> None:
@@ -126,20 +142,39 @@ class Exchange:
         await self._start(status, {"content-type": "application/json", "content-length": str(len(body))})
         await self.send({"type": "http.response.body", "body": body})
 
-    async def stream(self, events: AsyncIterator[bytes]) -> None:
-        """Answer with server-sent events. An error after the first one becomes an event: the status is sent."""
-        await self._start(200, EVENT_STREAM_HEADERS)
-        send = self.send
-        try:
+    async def stream(self, metered: Metered, events: Events) -> None:
+        """Answer with server-sent events.
+
+        Where it can be, an event is written in the turn of the event loop in which the engine made its token. A client
+        that reads too slowly is waited for here, while its tokens merge into one delta.
+        """
+        write, feed = self.write, events.feed
+        async with self._events():
+            async for delta in metered:
+                await self._send_event(feed(delta))
+                if write is not None:
+                    await metered.forward(lambda delta: write(feed(delta)))
+            await self._send_event(events.end())
+
+    async def stream_from(self, events: AsyncIterator[bytes]) -> None:
+        """Answer with server-sent events that take more than a delta to make."""
+        async with self._events():
             async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await self._send_event(event)
+
+    @asynccontextmanager
+    async def _events(self) -> AsyncIterator[None]:
+        """An error after the start becomes an event: the status is sent."""
+        await self._start(200, EVENT_STREAM_HEADERS)
+        try:
+            yield
         except asyncio.CancelledError:
             if (ending := self.gateway.pipeline.ending()) is not None:
                 await self._end_early(ending)
             raise
         except Exception as error:
             await self._end_with(error)
-        await send({"type": "http.response.body", "body": b""})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def _end_early(self, error: GatewayError) -> None:
         """Say why we end the stream. A client that doesn't read isn't waited for."""
@@ -152,8 +187,11 @@ class Exchange:
     async def _end_with(self, error: Exception) -> None:
         known = from_exception(error)
         self.context.fail(known.code, error)
-        event = error_event(known, self.context.route, self.context.id)
-        await self.send({"type": "http.response.body", "body": event, "more_body": True})
+        await self._send_event(error_event(known, self.context.route, self.context.id))
+
+    async def _send_event(self, event: bytes) -> None:
+        if event:
+            await self.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -182,7 +220,8 @@ class Generating:
             return
         key: Key = scope["farebox.key"]
         admission = gateway.limits.admission(key, context.headers)
-        exchange = Exchange(gateway, context, key, body, scope.get("path_params", {}), headers, send, admission)
+        path_params, write = scope.get("path_params", {}), scope.get(WRITE)
+        exchange = Exchange(gateway, context, key, body, path_params, headers, send, admission, write)
         handling = asyncio.current_task()
         assert handling is not None
         gone = asyncio.create_task(_disconnect(receive))
@@ -218,7 +257,7 @@ class Generating:
             return
 
         async def record(attempt: Attempt) -> None:
-            await self._handle(replace(exchange, send=attempt.recording.send, attempt=attempt))
+            await self._handle(replace(exchange, send=attempt.recording.send, write=None, attempt=attempt))
 
         digest = digest_of(path, exchange.body)
         await exchange.gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)

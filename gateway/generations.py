@@ -53,7 +53,7 @@ async def _start(
     return await engine.generate(GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream))
 
 
-class Together:
+class Together(Generation):
     """Several generations as one. Its choices are numbered as OpenAI does: all of the first prompt, then the next's.
 
     A slow reader holds the generations back, so that the engine merges their tokens; its counts move on all the same.
@@ -106,7 +106,7 @@ class Together:
             await generation.aclose()
 
 
-class NoTokens:
+class NoTokens(Generation):
     """The generation of `max_tokens: 0`: no engine can be asked for nothing."""
 
     def __init__(self, prompt_tokens: int, n: int) -> None:

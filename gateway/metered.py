@@ -82,6 +82,22 @@ class Metered:
         self._timer.token()
         return self._note(delta)
 
+    async def forward(self, take: Callable[[Delta], bool]) -> None:
+        """As `Generation.forward`, for what comes after the first delta."""
+        if self._unfinished == 0 or self._generation is None:
+            return
+        timer, note = self._timer, self._note
+
+        def metered(delta: Delta) -> bool:
+            timer.token()
+            return take(note(delta))
+
+        try:
+            await self._generation.forward(metered)
+        except EngineError:
+            self.settle(Outcome.ENGINE_ERROR)
+            raise
+
     def _note(self, delta: Delta) -> Delta:
         if delta.finish_reason is not None:
             self._unfinished -= 1

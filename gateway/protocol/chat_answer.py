@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
@@ -87,40 +86,59 @@ async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object]
     }
 
 
-async def chat_chunks(metered: Metered, body: ChatBody) -> AsyncIterator[bytes]:
+class ChatChunks:
     """The answer as server-sent events, one for each delta, then `[DONE]`.
 
     Most of a chunk never changes, so it is built once: a plain token costs one string and no JSON document. The role
     comes with the first chunk only: OpenAI's SDK joins repeated strings, to "assistantassistant".
     """
-    head = (
-        f'data: {{"id":{quote(metered.job.request_id)},"object":"chat.completion.chunk","created":{int(time.time())},'
-        f'"model":{quote(body.model)},"choices":['
-    )
-    started = [False] * body.n
-    # With include_usage, OpenAI puts `usage: null` on every chunk but the last.
-    tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
-    async for delta in metered:
-        end = f',"usage":{_usage(metered)}}}\n\n' if body.continuous_usage else tail
-        role = "" if started[delta.index] else '"role":"assistant",'
-        started[delta.index] = True
+
+    def __init__(self, metered: Metered, body: ChatBody) -> None:
+        self._metered = metered
+        self._body = body
+        self._head = (
+            f'data: {{"id":{quote(metered.job.request_id)},"object":"chat.completion.chunk","created":'
+            f'{int(time.time())},"model":{quote(body.model)},"choices":['
+        )
+        self._choice = f'{self._head}{{"index":'
+        self._started = [False] * body.n
+        # With include_usage, OpenAI puts `usage: null` on every chunk but the last.
+        self._tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
+        self._plain = not (body.continuous_usage or body.logprobs)
+
+    def feed(self, delta: Delta) -> bytes:
+        index, text = delta.index, delta.text
+        further = self._started[index] and delta.finish_reason is None
+        if further and self._plain and text and not (delta.tool_calls or delta.reasoning):
+            chunk = f'{self._choice}{index},"delta":{{"content":{quote(text)}}},"finish_reason":null}}]{self._tail}'
+        else:
+            chunk = self._chunk(delta)
+        return chunk.encode()
+
+    def _chunk(self, delta: Delta) -> str:
+        """With all that a delta can have."""
+        metered, body = self._metered, self._body
+        head = f"{self._choice}{delta.index},"
+        end = f',"usage":{_usage(metered)}}}\n\n' if body.continuous_usage else self._tail
+        role = "" if self._started[delta.index] else '"role":"assistant",'
+        self._started[delta.index] = True
         chunk = ""
         if delta.text or role or delta.logprobs or delta.tool_calls or delta.reasoning:
             fields = f'{role}"content":{quote(delta.text)}'
             if delta.tool_calls or delta.reasoning:
                 fields = _rich_fields(delta, role)
             logprobs = f',"logprobs":{{"content":{_logprobs(delta)}}}' if body.logprobs else ""
-            chunk = f'{head}{{"index":{delta.index},"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
+            chunk = f'{head}"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
         if delta.finish_reason is not None:
             if metered.finished and body.include_usage is None:
                 end = f',"usage":{_usage(metered)}}}\n\n'
-            reason = quote(delta.finish_reason)
-            chunk += f'{head}{{"index":{delta.index},"delta":{{}},"finish_reason":{reason}}}]{end}'
+            chunk += f'{head}"delta":{{}},"finish_reason":{quote(delta.finish_reason)}}}]{end}'
             if metered.finished and body.include_usage:
-                chunk += f'{head}],"usage":{_usage(metered)}}}\n\n'
-        if chunk:
-            yield chunk.encode()
-    yield DONE
+                chunk += f'{self._head}],"usage":{_usage(metered)}}}\n\n'
+        return chunk
+
+    def end(self) -> bytes:
+        return DONE
 
 
 def logprob_fields(logprobs: list[TokenLogprob] | tuple[TokenLogprob, ...]) -> list[dict[str, object]]:

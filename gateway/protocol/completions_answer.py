@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
@@ -79,36 +79,43 @@ async def completion(metered: Metered, body: CompletionBody) -> dict[str, object
     }
 
 
-async def completion_chunks(metered: Metered, body: CompletionBody) -> AsyncIterator[bytes]:
+class CompletionChunks:
     """The answer as server-sent events, one for each delta, then `[DONE]`. The echo comes with the first of a choice.
 
     As on the chat route, what never changes is built once.
     """
-    head = (
-        f'data: {{"id":{quote(metered.job.request_id)},"object":"text_completion","created":{int(time.time())},'
-        f'"model":{quote(body.model)},"choices":['
-    )
-    beginnings = _beginnings(metered, body)
-    offsets = [0] * len(beginnings)
-    tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
-    async for delta in metered:
-        index = delta.index
-        text = beginnings[index] + delta.text
-        beginnings[index] = ""
+
+    def __init__(self, metered: Metered, body: CompletionBody) -> None:
+        self._metered = metered
+        self._body = body
+        self._head = (
+            f'data: {{"id":{quote(metered.job.request_id)},"object":"text_completion","created":{int(time.time())},'
+            f'"model":{quote(body.model)},"choices":['
+        )
+        self._tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
+        self._beginnings = _beginnings(metered, body)
+        self._offsets = [0] * len(self._beginnings)
+
+    def feed(self, delta: Delta) -> bytes:
+        metered, body, index = self._metered, self._body, delta.index
+        text = self._beginnings[index] + delta.text
+        self._beginnings[index] = ""
         ended = delta.finish_reason is not None
         if not (text or delta.logprobs or ended):
-            continue
-        logprobs = "null" if body.logprobs is None else _logprobs(delta, offsets[index])
-        offsets[index] += len(delta.text)
+            return b""
+        logprobs = "null" if body.logprobs is None else _logprobs(delta, self._offsets[index])
+        self._offsets[index] += len(delta.text)
         reason = "null" if delta.finish_reason is None else quote(delta.finish_reason)
         rides = body.continuous_usage or (ended and metered.finished and body.include_usage is None)
-        end = f',"usage":{_usage(metered)}}}\n\n' if rides else tail
+        end = f',"usage":{_usage(metered)}}}\n\n' if rides else self._tail
         fields = f'{{"index":{index},"text":{quote(text)},"logprobs":{logprobs},"finish_reason":{reason}}}'
-        chunk = f"{head}{fields}]{end}"
+        chunk = f"{self._head}{fields}]{end}"
         if ended and metered.finished and body.include_usage:
-            chunk += f'{head}],"usage":{_usage(metered)}}}\n\n'
-        yield chunk.encode()
-    yield DONE
+            chunk += f'{self._head}],"usage":{_usage(metered)}}}\n\n'
+        return chunk.encode()
+
+    def end(self) -> bytes:
+        return DONE
 
 
 def _beginnings(metered: Metered, body: CompletionBody) -> list[str]:

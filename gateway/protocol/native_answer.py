@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from json.encoder import encode_basestring as quote
 from typing import Literal
 
@@ -71,31 +71,34 @@ def result_fields(
     }
 
 
-async def native_events(metered: Metered) -> AsyncIterator[bytes]:
+class NativeEvents:
     """An event for each token; the last one holds the whole text and the details.
 
     The events' texts joined are the whole text: a token that ends the answer is `special` and adds none.
     """
-    texts: list[str] = []
-    async for delta in metered:
-        texts.append(delta.text)
+
+    def __init__(self, metered: Metered) -> None:
+        self._metered = metered
+        self._texts: list[str] = []
+
+    def feed(self, delta: Delta) -> bytes:
+        self._texts.append(delta.text)
         if delta.finish_reason is None:
-            for event in _events(delta, delta.logprobs or ()):
-                yield event
-        else:
-            tokens = delta.logprobs or (NO_TOKEN,)
-            end = f'"generated_text": {quote("".join(texts))}, "details": {_details(metered, delta)}'
-            for event in _events(delta, tokens, end):
-                yield event
+            return _events(delta, delta.logprobs or ())
+        end = f'"generated_text": {quote("".join(self._texts))}, "details": {_details(self._metered, delta)}'
+        return _events(delta, delta.logprobs or (NO_TOKEN,), end)
+
+    def end(self) -> bytes:
+        return b""
 
 
-def _events(delta: Delta, tokens: Sequence[TokenLogprob], end: str | None = None) -> list[bytes]:
+def _events(delta: Delta, tokens: Sequence[TokenLogprob], end: str | None = None) -> bytes:
     going_on = '"generated_text": null, "details": null'
     last = len(tokens) - 1
-    return [
-        f'data: {{"token": {_token(token, share)}, {end if end and index == last else going_on}}}\n\n'.encode()
+    return "".join(
+        f'data: {{"token": {_token(token, share)}, {end if end and index == last else going_on}}}\n\n'
         for index, (token, share) in enumerate(zip(tokens, shares(delta.text, tokens), strict=True))
-    ]
+    ).encode()
 
 
 def _token(token: TokenLogprob, share: str) -> str:

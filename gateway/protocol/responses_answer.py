@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.base import FinishReason
+from engine.base import Delta, FinishReason
 from gateway.metered import Metered
 from gateway.protocol.responses import ResponsesBody
 from pricing.money import usd_number
@@ -79,23 +79,31 @@ async def response(metered: Metered, body: ResponsesBody, items: "Items") -> dic
     return Response(metered, body).fields("incomplete" if cut else "completed", items.whole(incomplete=cut))
 
 
-async def response_events(metered: Metered, body: ResponsesBody, items: "Items") -> AsyncIterator[bytes]:
+class ResponseEvents:
     """The answer as server-sent events, from `response.created` to `response.completed` or `response.incomplete`."""
-    document = Response(metered, body)
-    for name in ("created", "in_progress"):
-        yield _event(f"response.{name}", items, document.fields("in_progress", ()))
-    end: FinishReason | None = None
-    async for delta in metered:
-        if events := items.feed(delta):
-            yield events
-        end = delta.finish_reason
-    cut = end == "length"
-    yield items.end(incomplete=cut)
-    status: Status = "incomplete" if cut else "completed"
-    yield _event(f"response.{status}", items, document.fields(status, items.streamed()))
 
+    def __init__(self, metered: Metered, body: ResponsesBody, items: "Items") -> None:
+        self._document = Response(metered, body)
+        self._items = items
+        self._begun = False
+        self._cut = False
 
-def _event(name: str, items: "Items", document: dict[str, Any]) -> bytes:
-    number, items.number = items.number, items.number + 1
-    fields = {"type": name, "sequence_number": number, "response": document}
-    return f"event: {name}\ndata: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()
+    def feed(self, delta: Delta) -> bytes:
+        self._cut = delta.finish_reason == "length"
+        if self._begun:
+            return self._items.feed(delta)
+        self._begun = True
+        beginning = [self._event(name, "in_progress", ()) for name in ("created", "in_progress")]
+        return b"".join([*beginning, self._items.feed(delta)])
+
+    def end(self) -> bytes:
+        ending = self._items.end(incomplete=self._cut)
+        status: Status = "incomplete" if self._cut else "completed"
+        return ending + self._event(status, status, self._items.streamed())
+
+    def _event(self, name: str, status: Status, output: Sequence[object]) -> bytes:
+        items = self._items
+        number, items.number = items.number, items.number + 1
+        name = f"response.{name}"
+        fields = {"type": name, "sequence_number": number, "response": self._document.fields(status, output)}
+        return f"event: {name}\ndata: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()

@@ -43,7 +43,7 @@ async def messages(exchange: Exchange) -> None:
             return usage_fields(metered.counts, metered.cost)
 
         if body.stream:
-            await exchange.stream(form.events(metered, request_id, body.model, usage))
+            await exchange.stream_from(form.events(metered, request_id, body.model, usage))
         else:
             await exchange.respond(await form.document(metered, request_id, body.model, usage))
 

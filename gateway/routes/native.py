@@ -10,7 +10,7 @@ from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.native import NativeBody
-from gateway.protocol.native_answer import native_events, native_result, queued
+from gateway.protocol.native_answer import NativeEvents, native_result, queued
 from gateway.routes.common import find_model, new_id
 from gateway.state import Gateway
 
@@ -44,7 +44,7 @@ async def infer(exchange: Exchange) -> None:
         return
     async with exchange.run(job) as metered:
         if body.stream:
-            await exchange.stream(native_events(metered))
+            await exchange.stream(metered, NativeEvents(metered))
         else:
             await exchange.respond(await native_result(metered))
 

@@ -6,10 +6,10 @@ from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.chat_answer import chat_chunks, chat_completion
+from gateway.protocol.chat_answer import ChatChunks, chat_completion
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.completions import CompletionBody
-from gateway.protocol.completions_answer import completion, completion_chunks
+from gateway.protocol.completions_answer import CompletionChunks, completion
 from gateway.routes.common import new_id, served_model
 
 TAG = "Chat and completions"
@@ -39,7 +39,7 @@ async def chat_completions(exchange: Exchange) -> None:
         new_id("chatcmpl"), served, prompt, sampling, stream=body.stream, user=body.user
     ) as metered:
         if body.stream:
-            await exchange.stream(chat_chunks(metered, body))
+            await exchange.stream(metered, ChatChunks(metered, body))
         else:
             await exchange.respond(await chat_completion(metered, body))
 
@@ -67,6 +67,6 @@ async def completions(exchange: Exchange) -> None:
     ]
     async with exchange.run(exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)) as metered:
         if body.stream:
-            await exchange.stream(completion_chunks(metered, body))
+            await exchange.stream(metered, CompletionChunks(metered, body))
         else:
             await exchange.respond(await completion(metered, body))

@@ -7,7 +7,7 @@ from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import response_answers as answers
 from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.responses import ResponsesBody
-from gateway.protocol.responses_answer import response, response_events
+from gateway.protocol.responses_answer import ResponseEvents, response
 from gateway.routes.common import new_id, served_model
 
 
@@ -38,6 +38,6 @@ async def responses(exchange: Exchange) -> None:
     ) as metered:
         items = form.items()
         if body.stream:
-            await exchange.stream(response_events(metered, body, items))
+            await exchange.stream(metered, ResponseEvents(metered, body, items))
         else:
             await exchange.respond(await response(metered, body, items))

@@ -7,7 +7,7 @@ import re
 import pytest
 from prometheus_client import REGISTRY
 
-from engine.base import EngineDead, GenerationRequest, JSONValue, Prompt, PromptError, ResponseFormat, Sampling
+from engine.base import Delta, EngineDead, GenerationRequest, JSONValue, Prompt, PromptError, ResponseFormat, Sampling
 from engine.embedded import EmbeddedEngine
 from tests.engine.conftest import LLAMA, Start, chat, read, text_of
 
@@ -245,3 +245,64 @@ async def test_an_engine_that_has_not_started_is_dead(engine: EmbeddedEngine) ->
     other = EmbeddedEngine(engine.spec)
     with pytest.raises(EngineDead):
         await other.generate(GenerationRequest("early", Prompt(1, None), Sampling(max_tokens=1)))
+
+
+async def test_forwarding_gives_what_iterating_gives(start: Start) -> None:
+    iterated = await read(await start(temperature=0))
+    forwarded: list[Delta] = []
+    generation = await start(temperature=0)
+    await generation.forward(lambda delta: forwarded.append(delta) is None)
+    assert text_of(forwarded) == text_of(iterated)
+    assert forwarded[-1].finish_reason == iterated[-1].finish_reason
+    assert generation.counts.completion == forwarded[-1].completion_tokens
+    await generation.forward(lambda delta: pytest.fail("it has ended"))
+    assert await read(generation) == []
+
+
+async def test_forwarding_all_choices(start: Start) -> None:
+    deltas: list[Delta] = []
+    generation = await start(n=3, max_tokens=5, ignore_eos=True)
+    await generation.forward(lambda delta: deltas.append(delta) is None)
+    assert [sum(d.index == index and d.finish_reason is not None for d in deltas) for index in range(3)] == [1, 1, 1]
+    assert generation.counts.completion == 15
+
+
+async def test_who_has_enough_iterates_on(start: Start) -> None:
+    whole = text_of(await read(await start(temperature=0)))
+    generation = await start(temperature=0)
+    taken: list[Delta] = []
+
+    def take(delta: Delta) -> bool:
+        taken.append(delta)
+        return len(taken) % 2 == 0
+
+    while taken == [] or taken[-1].finish_reason is None:
+        await generation.forward(take)
+        taken += [await anext(generation)] if taken[-1].finish_reason is None else []
+    assert text_of(taken) == whole
+
+
+async def test_what_a_reader_raises_is_its_own(start: Start) -> None:
+    def take(delta: Delta) -> bool:
+        raise ZeroDivisionError
+
+    generation, other = await start(max_tokens=20, ignore_eos=True), await start(max_tokens=20, ignore_eos=True)
+    with pytest.raises(ZeroDivisionError):
+        await generation.forward(take)
+    await generation.aclose()
+    assert (await read(other))[-1].finish_reason == "length"
+
+
+async def test_a_cancelled_reader_gets_no_more(start: Start) -> None:
+    deltas: list[Delta] = []
+    generation = await start(max_tokens=200, ignore_eos=True)
+    reading = asyncio.create_task(generation.forward(lambda delta: deltas.append(delta) is None))
+    while not deltas:
+        await asyncio.sleep(0.001)
+    reading.cancel()
+    seen = len(deltas)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert len(deltas) == seen
+    await generation.aclose()
+    assert generation.counts.completion >= deltas[-1].completion_tokens
