@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Final
 
 Clock = Callable[[], int]
@@ -35,7 +36,12 @@ def day_start(at: int) -> int:
 
 def month_start(at: int) -> int:
     """The first millisecond of the UTC month of `at`."""
-    moment = _moment(at)
+    return _month_start(day_start(at))
+
+
+@lru_cache  # a request asks several times, all of them the same day
+def _month_start(day: int) -> int:
+    moment = _moment(day)
     return _milliseconds(datetime(moment.year, moment.month, 1, tzinfo=UTC))
 
 
@@ -46,7 +52,12 @@ def next_month_start(at: int) -> int:
 
 def day_name(at: int) -> str:
     """The UTC day of `at` as "2026-11-20", which sorts."""
-    return _moment(at).date().isoformat()
+    return _day_name(day_start(at))
+
+
+@lru_cache
+def _day_name(day: int) -> str:
+    return _moment(day).date().isoformat()
 
 
 def iso_time(at: int) -> str:

@@ -14,7 +14,7 @@ from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
 from pricing.database import Database, padded
 from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, UnknownKey
-from pricing.prepared import PreparedChange, PreparedQuery, Row
+from pricing.prepared import Link, PreparedChange, PreparedQuery, Row
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, lock, write_back
@@ -99,7 +99,7 @@ class _NothingDone(Exception):
 async def _commit_once(database: Database, process_id: str, batch: Batch, now: int) -> Written:
     committing = False
 
-    def work(connection: Connection) -> Written:
+    def work(connection: Link) -> Written:
         nonlocal committing
         written = apply(connection, process_id, batch, now)
         committing = True
@@ -113,7 +113,7 @@ async def _commit_once(database: Database, process_id: str, batch: Batch, now: i
         raise _NothingDone(error) from error
 
 
-def apply(connection: Connection, process_id: str, batch: Batch, now: int) -> Written:
+def apply(connection: Link, process_id: str, batch: Batch, now: int) -> Written:
     """The statements of a batch, in the caller's transaction: lock, end, claim, write back."""
     parties = [(final.account_id, final.key_id) for final in batch.finals]
     parties += [(claim.request.key.account_id, claim.request.key.id) for claim in batch.claims]
@@ -129,7 +129,7 @@ def apply(connection: Connection, process_id: str, batch: Batch, now: int) -> Wr
     return written
 
 
-def _end(connection: Connection, finals: Sequence[FinalState], written: Written, now: int) -> None:
+def _end(connection: Link, finals: Sequence[FinalState], written: Written, now: int) -> None:
     by_id = {final.request_id: final for final in finals}
     entries: list[dict[str, Any]] = []
     for row in _END.rows(connection, padded(list(by_id))):
@@ -157,7 +157,7 @@ def _entry(row: Row, final: FinalState, now: int) -> dict[str, Any]:
     }
 
 
-def _roll_up(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
+def _roll_up(connection: Link, entries: Sequence[dict[str, Any]]) -> None:
     sums: dict[tuple[str, int, int, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for entry in entries:
         if entry["state"] == Outcome.VOID:
@@ -169,10 +169,11 @@ def _roll_up(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
     if not sums:
         return
     rows = [dict(zip(_DAY_NAMES + _DAY_SUMS, (*place, *total), strict=True)) for place, total in sums.items()]
-    _ROLL_UP[connection.dialect.name].run(connection, rows)
+    dialect = connection.dialect.name if isinstance(connection, Connection) else "sqlite"
+    _ROLL_UP[dialect].run(connection, rows)
 
 
-def _claim(connection: Connection, process_id: str, claims: Sequence[Reservation], written: Written, now: int) -> None:
+def _claim(connection: Link, process_id: str, claims: Sequence[Reservation], written: Written, now: int) -> None:
     taken = _used_ids(connection, claims, now)
     rows: list[dict[str, Any]] = []
     for claim in claims:
@@ -221,7 +222,7 @@ def _admit(claim: Reservation, process_id: str, taken: set[str], written: Writte
     }
 
 
-def _used_ids(connection: Connection, claims: Sequence[Reservation], now: int) -> set[str]:
+def _used_ids(connection: Link, claims: Sequence[Reservation], now: int) -> set[str]:
     ids = padded([claim.request_id for claim in claims])
     return {row.request_id for row in _USED.rows(connection, ids, since=now - DUPLICATE_DAYS * MS_PER_DAY)}
 

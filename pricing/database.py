@@ -8,18 +8,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, RootTransaction, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from pricing.errors import InvalidSetting, LedgerUnavailable
+from pricing.prepared import Link, PreparedValue
 
 Result = TypeVar("Result")
 
@@ -27,6 +29,9 @@ _CONNECT_S_MAX: Final = 5
 _STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request
 _BUSY_MS_MAX: Final = 5_000
 _BUSY_PAUSE_MS: Final = 2
+_PEEK_MS_MAX: Final = 20  # a reader waits for nobody but in a file's first and last moments
+# IMMEDIATE takes the write lock at once: a transaction that reads first and writes later could fail half-way.
+_BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
 
 # SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
 _POSTGRESQL_AWAY: Final = {
@@ -66,7 +71,7 @@ class Database:
         self.is_postgresql = engine.dialect.name == "postgresql"
         # SQLite has one writer. Waiting for it here is fair and costs nothing; its own busy handler sleeps and polls.
         self._writing = None if self.is_postgresql else asyncio.Lock()
-        self._sqlite = None if self.is_postgresql else _SQLite(engine.url)
+        self._sqlite = None if self.is_postgresql else _SQLite(engine.url.database or "")
 
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -109,10 +114,19 @@ class Database:
                     async with connection.begin():
                         yield connection
 
-    async def transact(self, work: Callable[[Connection], Result]) -> Result:
+    async def peek(self, value: PreparedValue) -> Any:
+        """One value, in a transaction of its own; with SQLite without a thread's visit. The errors of `read`."""
+        if self._sqlite is None:
+            async with self.read() as connection:
+                return await connection.run_sync(value.read)
+        with _mapped():
+            return value.read(self._sqlite.reader)
+
+    async def transact(self, work: Callable[[Link], Result]) -> Result:
         """What `work` returns, run in a write transaction that is committed after it. The errors of `write`.
 
-        For transactions of many statements that run all the time: with SQLite, `write` visits a thread for each.
+        For transactions of many statements that run all the time: with SQLite, `write` visits a thread for each. `work`
+        runs statements of `pricing.prepared`.
         """
         if self._sqlite is None:
             async with self.write() as connection:
@@ -123,59 +137,73 @@ class Database:
 
 
 class _SQLite:
-    """A connection of its own, and a thread that waits for the disk.
+    """Two connections of the driver's, one for writing, and a thread that waits for the disk.
 
     The statements themselves run in the event loop. They take microseconds each, in memory; a thread would fight with
     the loop over the interpreter's lock for longer than that.
     """
 
-    def __init__(self, url: URL) -> None:
-        self._engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, poolclass=StaticPool)
-        event.listen(self._engine, "connect", partial(_prepare_sqlite, busy_ms_max=0))
-        event.listen(self._engine, "begin", _begin_sqlite)
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-sqlite")
 
-    async def transact(self, work: Callable[[Connection], Result]) -> Result:
-        connection, transaction = await self._begin()
+    @cached_property
+    def reader(self) -> sqlite3.Connection:
+        return self._connect(_PEEK_MS_MAX)
+
+    @cached_property
+    def _writer(self) -> sqlite3.Connection:
+        return self._connect(busy_ms_max=0)
+
+    def _connect(self, busy_ms_max: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False)
+        _prepare_sqlite(connection, None, busy_ms_max)
+        return connection
+
+    async def transact(self, work: Callable[[Link], Result]) -> Result:
+        connection = await self._begin()
         try:
             result = work(connection)
-            await self._blocking(transaction.commit)
+            await self._blocking(partial(connection.execute, "COMMIT"))
         except BaseException:
-            await self._blocking(transaction.rollback)  # does nothing after a commit
+            await self._blocking(partial(_roll_back, connection))
             raise
-        finally:
-            connection.close()
         return result
 
-    async def _begin(self) -> tuple[Connection, RootTransaction]:
+    async def _begin(self) -> sqlite3.Connection:
         """Tries again while another process writes."""
         patience = time.monotonic() + _BUSY_MS_MAX / 1000
         while True:
-            connection = self._engine.connect().execution_options(farebox_writes=True)
             try:
-                return connection, connection.begin()
-            except BaseException as error:
-                connection.close()
+                self._writer.execute(_BEGIN_WRITING)
+            except sqlite3.Error as error:
                 if not _is_busy(error) or time.monotonic() > patience:
                     raise
+            else:
+                return self._writer
             await asyncio.sleep(_BUSY_PAUSE_MS / 1000)
 
-    async def _blocking(self, call: Callable[[], Result]) -> Result:
+    async def _blocking(self, call: Callable[[], object]) -> None:
         running = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            return await asyncio.shield(running)
+            await asyncio.shield(running)
         except asyncio.CancelledError:
             await asyncio.wait({running})  # a thread can't be cancelled, and nobody may write beside it
             raise
 
     async def close(self) -> None:
-        await self._blocking(self._engine.dispose)
+        for opened in vars(self).keys() & {"reader", "_writer"}:
+            await self._blocking(getattr(self, opened).close)
         self._thread.shutdown()
 
 
-def _is_busy(error: BaseException) -> bool:
-    driver_error = error.orig if isinstance(error, DBAPIError) else None
-    return getattr(driver_error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def padded(values: Sequence[int] | Sequence[str]) -> list[int] | list[str]:
@@ -227,8 +255,10 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry, busy_ms_max: int = _BUSY_MS_MAX) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
+def _prepare_sqlite(
+    connection: DBAPIConnection | sqlite3.Connection, _: ConnectionPoolEntry | None, busy_ms_max: int = _BUSY_MS_MAX
+) -> None:
+    connection.isolation_level = None  # the driver must not begin by itself
     # FULL: an fsync per commit. NORMAL would survive kill -9 as well, but a power cut could take the last commits, and
     # with them reservations whose tokens a client has already seen. The group commit shares the cost.
     settings = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {busy_ms_max}")
@@ -243,9 +273,8 @@ def _prepare_sqlite(connection: PoolProxiedConnection, _: ConnectionPoolEntry, b
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock at once: a transaction that reads first and writes later could fail half-way.
     writes = connection.get_execution_options().get("farebox_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.exec_driver_sql(_BEGIN_WRITING if writes else "BEGIN")
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from pricing.clock import Clock, monotonic, system_clock
 from pricing.database import Database
 from pricing.errors import LedgerUnavailable
 from pricing.key import Key, key_of
+from pricing.prepared import PreparedValue
 from pricing.secret import SECRET_LENGTH_MAX, hash_secret, is_well_formed
 
 logger = logging.getLogger(__name__)
 
+_VERSION: Final = PreparedValue(select(tables.meta.c.directory_version))
 _RESOLVE_MS_APART: Final = 50
 _RETRY_MS: Final = 1_000
 
@@ -103,8 +105,9 @@ class KeyDirectory:
             if self._failed_at is not None and now - self._failed_at < _RETRY_MS:
                 return None
             await asyncio.sleep(max(0, self._read_at + _RESOLVE_MS_APART - now) / 1000)
-            with contextlib.suppress(LedgerUnavailable):
-                await self.refresh()
+            if self._read_at <= now:  # else somebody has read meanwhile
+                with contextlib.suppress(LedgerUnavailable):
+                    await self.refresh()
             key = self.find(secret)
         return key
 
@@ -140,10 +143,12 @@ class KeyDirectory:
 
     async def _read(self) -> None:
         accounts, keys = tables.accounts, tables.keys
+        version = await self._database.peek(_VERSION)
+        if version == self._version:
+            return
         async with self._database.read() as connection:
-            version = (await connection.execute(select(tables.meta.c.directory_version))).scalar_one()
             last_id = 0
-            while version != self._version:
+            while True:
                 changed = (
                     select(keys, accounts.c.suspended_at)
                     .join(accounts, accounts.c.id == keys.c.account_id)

@@ -1,8 +1,8 @@
-"""The few statements that every group commit runs.
+"""The few statements that run all the time: those of every group commit, and one that looks for new keys.
 
 SQLAlchemy writes them for both databases. What it does around each execution takes ten times as long as SQLite needs
-for it (50 and 5 microseconds), and with few requests a second there is a commit for each; so on the ledger's own
-connection to SQLite the text goes straight to the driver. Everywhere else SQLAlchemy executes it.
+for it (50 and 5 microseconds), and with few requests a second there is a commit for each; so where they get a
+connection of SQLite's own driver, the text goes straight there. Everywhere else SQLAlchemy executes it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
 
+Link = Connection | sqlite3.Connection
 Query = Select[Any] | CompoundSelect[Any] | ReturningDelete[Any]
 Change = Insert | Update
 
@@ -40,13 +41,12 @@ class PreparedQuery:
         self._text = cache(self._text_for)
         self._row: Any = None
 
-    def rows(self, connection: Connection, ids: Sequence[int] | Sequence[str], **parameters: int) -> Sequence[Row]:
+    def rows(self, connection: Link, ids: Sequence[int] | Sequence[str], **parameters: int) -> Sequence[Row]:
         """Execute it. `ids` isn't empty; give it in few different lengths (`pricing.database.padded`)."""
-        driver = _driver(connection)
-        if driver is None:
+        if isinstance(connection, Connection):
             return connection.execute(self._statement, {"ids": ids, **parameters}).all()
         numbered = {f"ids_{number}": one for number, one in enumerate(ids, start=1)}
-        cursor = driver.execute(self._text(len(ids)), {**numbered, **parameters})
+        cursor = connection.execute(self._text(len(ids)), {**numbered, **parameters})
         if self._row is None:
             self._row = namedtuple("Row", [column[0] for column in cursor.description])  # type: ignore[misc]
         return list(map(self._row._make, cursor))
@@ -64,17 +64,25 @@ class PreparedChange:
         self._statement = statement
         self._text = ""
 
-    def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def run(self, connection: Link, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it; `rows` isn't empty."""
-        driver = _driver(connection)
-        if driver is None:
+        if isinstance(connection, Connection):
             connection.execute(self._statement, rows)
             return
         if not self._text:
             self._text = str(self._statement.compile(dialect=_DIALECT, column_keys=list(rows[0])))
-        driver.executemany(self._text, rows)
+        connection.executemany(self._text, rows)
 
 
-def _driver(connection: Connection) -> sqlite3.Connection | None:
-    driver = connection.connection.driver_connection
-    return driver if isinstance(driver, sqlite3.Connection) else None
+class PreparedValue:
+    """A statement without parameters that gives one value."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        self._text = str(statement.compile(dialect=_DIALECT))
+
+    def read(self, connection: Link) -> Any:
+        """Execute it."""
+        if isinstance(connection, Connection):
+            return connection.execute(self._statement).scalar_one()
+        return connection.execute(self._text).fetchone()[0]

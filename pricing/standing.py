@@ -14,7 +14,7 @@ from pricing.clock import day_name
 from pricing.database import padded
 from pricing.errors import InsufficientFunds, Scope
 from pricing.money import PICODOLLARS_MAX, Picodollars
-from pricing.prepared import PreparedChange, PreparedQuery
+from pricing.prepared import Link, PreparedChange, PreparedQuery
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ def fresh_columns(limit: Limit, now: int) -> dict[str, object]:
     }
 
 
-def lock(connection: Connection, table: Table, ids: Iterable[int]) -> dict[int, Standing]:
+def lock(connection: Link, table: Table, ids: Iterable[int]) -> dict[int, Standing]:
     """Lock these rows in the order of their ids (SQLite has locked everything already) and read them."""
     ordered = sorted(set(ids))
     if not ordered:
@@ -101,7 +101,7 @@ def lock(connection: Connection, table: Table, ids: Iterable[int]) -> dict[int, 
     }
 
 
-def write_back(connection: Connection, table: Table, standings: Iterable[Standing]) -> None:
+def write_back(connection: Link, table: Table, standings: Iterable[Standing]) -> None:
     """Store what changed in locked rows."""
     values = [
         {
