@@ -59,7 +59,8 @@ class ContextMiddleware:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
-        self._routes = tuple(sorted(routes, key=len, reverse=True))
+        self._known = frozenset(routes)
+        self._routes = sorted(self._known, key=len, reverse=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,7 +100,9 @@ class ContextMiddleware:
 
     def _route(self, path: str) -> str:
         """The known prefix of the path: a label must not hold what a client made up."""
-        return next((route for route in self._routes if path == route or path.startswith(route + "/")), "other")
+        if path in self._known:
+            return path
+        return next((route for route in self._routes if path.startswith(route + "/")), "other")
 
     def _record(self, context: RequestContext, method: str) -> None:
         self._metrics.answered(context.model, context.route, str(context.status)).inc()

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from time import monotonic_ns
 from typing import Literal, Protocol
@@ -137,14 +137,22 @@ class MemoryStore:
         if before.refused is not None:
             return before
         self.note(visit, bounds)
-        return self._levels(bounds)
+        return replace(
+            before,
+            requests=self._with(before.requests, 1) if bounds.requests is not None else before.requests,
+            concurrent=Level(before.concurrent.used + 1) if bounds.concurrent is not None else before.concurrent,
+        )
 
     async def take(self, visit: str, bounds: Bounds, tokens: int) -> Levels:
         before = self._levels(bounds, tokens=tokens)
         if before.refused is not None or bounds.tokens is None:
             return before
         self.note_tokens(visit, bounds, tokens)
-        return self._levels(bounds)
+        return replace(before, tokens=self._with(before.tokens, tokens))
+
+    def _with(self, before: Level, granted: int) -> Level:
+        """What a level becomes with a grant of this moment."""
+        return Level(before.used + granted, self._window_ms)
 
     def note(self, visit: str, bounds: Bounds) -> None:
         """Count a request that another store admitted."""
