@@ -14,8 +14,9 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.transformers_utils.config import get_config
 
-from engine.base import EngineSpec, EngineStartError, JSONValue
+from engine.base import EngineSpec, JSONValue
 from engine.core import Statistics
+from engine.errors import EngineStartError
 from engine.temperature import NAME as HIGH_TEMPERATURE
 
 # Card fields that say the same as one of vLLM's options: two places for one fact would have to agree.

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator
 from vllm import PoolingParams
 from vllm.outputs import PoolingRequestOutput
 
-from engine.base import Delta, EmbeddingRequest, Generation, TokenCounts, UnsupportedFeature
+from engine.base import Delta, EmbeddingRequest, Generation, TokenCounts
 from engine.core import Core
+from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.rendering import rendered
 

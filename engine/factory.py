@@ -2,7 +2,8 @@
 
 import importlib.util
 
-from engine.base import Engine, EngineSpec, EngineStartError
+from engine.base import Engine, EngineSpec
+from engine.errors import EngineStartError
 from engine.script import load_script
 from engine.scripted import ScriptedEngine
 from engine.seat import Seat

@@ -1,4 +1,4 @@
-"""vLLM's exceptions in terms of `engine.base`: one table, which a test holds complete."""
+"""vLLM's exceptions in terms of `engine.errors`: one table, which a test holds complete."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import re
 import vllm.exceptions as v
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from engine.base import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
+from engine.errors import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ ENGINE_DEAD = "The engine has stopped; the server must be restarted."
 
 
 def translate(error: BaseException, *, param: str = "messages") -> EngineError:
-    """The error of `engine.base` that stands for `error`; `param` is the field that it is probably about."""
+    """The error of `engine.errors` that stands for `error`; `param` is the field that it is probably about."""
     if isinstance(error, EngineError):
         return error
     kind = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from engine import environment
-from engine.base import NotInstalled
+from engine.errors import NotInstalled
 
 if TYPE_CHECKING:
     from engine.messages_format import MessagesFormat

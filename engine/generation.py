@@ -8,8 +8,9 @@ from typing import NoReturn
 from vllm.logprobs import Logprob
 from vllm.v1.engine import FinishReason as EngineFinish
 
-from engine.base import Delta, FinishReason, Generation, GenerationFailed, TokenCounts, TokenLogprob
+from engine.base import Delta, FinishReason, Generation, TokenCounts, TokenLogprob
 from engine.core import Core
+from engine.errors import GenerationFailed
 from engine.failures import translate
 from engine.outputs import Inbox, Piece, RawPiece
 from engine.parsing import ChatContext, ChoiceParser

@@ -8,9 +8,10 @@ import atexit
 
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
-from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling, UnsupportedFeature
+from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
 from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
+from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
 from engine.outputs import Inbox
@@ -57,7 +58,7 @@ class LoadedEngine:
             pass
 
     async def generate(self, request: GenerationRequest) -> EmbeddedGeneration:
-        """Raises errors of `engine.base`."""
+        """Raises errors of `engine.errors`."""
         handle, sampling = rendered(request.prompt), request.sampling
         if sampling.temperature > VLLM_TEMPERATURE_MAX and self.core.vllm_config.speculative_config is not None:
             raise UnsupportedFeature(

@@ -19,17 +19,9 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 
-from engine.base import (
-    ChatFormat,
-    Conversation,
-    EngineStartError,
-    JSONValue,
-    Prompt,
-    PromptError,
-    ResponseFormat,
-    UnsupportedFeature,
-)
+from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.core import Core
+from engine.errors import EngineStartError, PromptError, UnsupportedFeature
 from engine.failures import BARE, prompt_error, translate
 from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints

@@ -30,7 +30,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from engine.base import EngineStartError, FinishReason
+from engine.base import FinishReason
+from engine.errors import EngineStartError
 
 StepKind = Literal["emit", "reason", "call", "sleep", "finish", "fail", "reject", "die", "hang"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine import environment
-from engine.base import EngineSpec, EngineStartError
+from engine.base import EngineSpec
+from engine.errors import EngineStartError
 from engine.seat import Seat
 from engine.starting import STOP_SECONDS, in_daemon_thread, prepare, reason
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engine.base import EngineSpec, EngineStartError
+from engine.base import EngineSpec
+from engine.errors import EngineStartError
 
 GIB: Final = 2**30
 UTILIZATION: Final = 0.92  # vLLM's default of gpu_memory_utilization

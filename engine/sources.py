@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from engine.base import EngineStartError
+from engine.errors import EngineStartError
 
 _HUB_ID = re.compile(r"[\w][\w.\-]*(/[\w][\w.\-]*)?")
 _REMOTE = re.compile(r"(s3|gs|az)://")

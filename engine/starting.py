@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from engine import environment
-from engine.base import EngineSpec, EngineStartError
+from engine.base import EngineSpec
+from engine.errors import EngineStartError
 from engine.sources import is_folder
 
 Made = TypeVar("Made")

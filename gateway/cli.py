@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.base import EngineStartError
+from engine.errors import EngineStartError
 from gateway.catalog import CatalogError
 from gateway.commands import accounts, catalog, db, keys, serve, usage
 from gateway.settings import SettingsError

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 
-from engine import base as engines
+from engine import errors as engines
 from pricing import errors as money
 
 MESSAGE_CHARACTERS_MAX = 1200

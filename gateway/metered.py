@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-from engine.base import Delta, EngineError, Generation, TokenCounts
+from engine.base import Delta, Generation, TokenCounts
+from engine.errors import EngineError
 from gateway.generations import start
 from gateway.jobs import Job
 from gateway.metrics import StreamTimer

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from engine.base import EngineError
+from engine.errors import EngineError
 from gateway.errors import GatewayError, TookTooLong, shutting_down
 from gateway.jobs import Job
 from gateway.metered import Admitted, Metered

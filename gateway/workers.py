@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from engine.base import Engine, EngineSpec, EngineStartError
+from engine.base import Engine, EngineSpec
 from engine.embedded import EmbeddedEngine
+from engine.errors import EngineStartError
 from engine.factory import create_engine, share_engine
 from engine.seat import Seat
 from gateway.assembly import open_gateway, prepare_database

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engine.base import EngineStartError
+from engine.errors import EngineStartError
 from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, fit, geometry_of, gpus_asked_for
 from gateway.catalog import Model, load_catalog
 from gateway.commands.common import show_rows

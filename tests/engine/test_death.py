@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from engine.base import ChatFormat, EngineDead, EngineSpec, EngineState, GenerationRequest, Sampling
+from engine.base import ChatFormat, EngineSpec, EngineState, GenerationRequest, Sampling
 from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
+from engine.errors import EngineDead
 from tests.engine.conftest import read
 
 

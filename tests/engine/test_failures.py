@@ -8,7 +8,7 @@ import vllm.v1.engine.exceptions
 from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from engine.base import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
+from engine.errors import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
 from engine.failures import TABLE, translate
 
 

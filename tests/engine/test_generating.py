@@ -7,8 +7,9 @@ import re
 import pytest
 from prometheus_client import REGISTRY
 
-from engine.base import Delta, EngineDead, GenerationRequest, JSONValue, Prompt, PromptError, ResponseFormat, Sampling
+from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling
 from engine.embedded import EmbeddedEngine
+from engine.errors import EngineDead, PromptError
 from tests.engine.conftest import LLAMA, Start, chat, read, text_of
 
 SCHEMA: dict[str, JSONValue] = {

@@ -3,9 +3,10 @@
 import pytest
 from transformers import AutoTokenizer
 
-from engine.base import ChatFormat, Conversation, EngineStartError, JSONValue, PromptError, UnsupportedFeature
+from engine.base import ChatFormat, Conversation, JSONValue
 from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
+from engine.errors import EngineStartError, PromptError, UnsupportedFeature
 from engine.rendering import rendered
 from tests.engine.conftest import LLAMA, WEATHER, Start, chat, read
 

@@ -7,20 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.base import (
-    ChatFormat,
-    Conversation,
-    EngineDead,
-    EngineOverloaded,
-    EngineSpec,
-    EngineStartError,
-    EngineState,
-    Generation,
-    GenerationFailed,
-    GenerationRequest,
-    PromptError,
-    Sampling,
-)
+from engine.base import ChatFormat, Conversation, EngineSpec, EngineState, Generation, GenerationRequest, Sampling
+from engine.errors import EngineDead, EngineOverloaded, EngineStartError, GenerationFailed, PromptError
 from engine.factory import create_engine
 from engine.script import DIE, HANG, REJECT, RequestScript, Script, Step, emit, fail, finish, sleep
 from engine.scripted import ScriptedEngine

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.base import EngineSpec, EngineStartError
+from engine.base import EngineSpec
 from engine.demo import MODEL_DIR
+from engine.errors import EngineStartError
 from engine.sizing import GIB, GPU_BYTES, KNOWN, fit, geometry_of, gpus_asked_for
 
 B8, B70 = KNOWN["meta-llama/Llama-3.1-8B-Instruct"], KNOWN["meta-llama/Llama-3.1-70B-Instruct"]

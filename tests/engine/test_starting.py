@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.base import EngineSpec, EngineStartError, EngineState, JSONValue, Precision
+from engine.base import EngineSpec, EngineState, JSONValue, Precision
 from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
+from engine.errors import EngineStartError
 from engine.factory import create_engine
 
 

@@ -1,0 +1,47 @@
+"""What can go wrong with an engine.
+
+EngineError
+├── EngineStartError        the engine can't be started; the sentence says what to do
+├── PromptError             this prompt can't be rendered; the client can mend it
+│   └── UnsupportedFeature  the model or its card lacks what the request needs
+├── NotInstalled            this needs a package that isn't there
+├── EngineOverloaded        queues are full; try again later
+├── GenerationFailed        this request failed; others may go on
+└── EngineDead              the engine is gone; only a restart of the process helps
+"""
+
+
+class EngineError(Exception):
+    """Base of every error that an engine raises."""
+
+
+class EngineStartError(EngineError):
+    """The engine can't be started. The message is one sentence for the operator."""
+
+
+class PromptError(EngineError):
+    """The prompt can't be rendered. The message is for the client; `param` names the field."""
+
+    def __init__(self, message: str, param: str = "messages") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnsupportedFeature(PromptError):
+    """The request needs something that this model or its card doesn't have."""
+
+
+class NotInstalled(EngineError):
+    """What was asked for needs a package that isn't installed. The message names it."""
+
+
+class EngineOverloaded(EngineError):
+    """The engine's queues are full (vLLM: `max_num_queued_reqs`, `max_num_queued_tokens`)."""
+
+
+class GenerationFailed(EngineError):
+    """This request failed in the engine; the engine itself lives."""
+
+
+class EngineDead(EngineError):
+    """The engine process is gone and won't come back without a restart of this process."""
