@@ -46,6 +46,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("streams", "64 streams of 64 tokens", 384, 64),
     Scenario("many", "256 streams of 64 tokens", 768, 256),
+    Scenario("answers", "64 streams of 256 tokens", 128, 64, tokens=256),
     Scenario("one-token", "requests of one token, 64 at a time", 1536, 64, tokens=1),
     Scenario("long", "prompts of 8,000 tokens on 8 shared prefixes, 8 at a time", 96, 8, 8000, 16, prefixes=8),
     Scenario("whole", "64 answers of 64 tokens at a time, in one piece", 384, 64, client="sdk", http_only=True),
