@@ -6,6 +6,7 @@ renderer makes for one conversation; its synchronous one does the same work with
 offsets and masks that nobody reads: for a prompt of 8,000 tokens that was a quarter of the front end's CPU.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -22,6 +23,15 @@ _PROBE = "Grüße, 你好!\n\n\tdef f(x):  return x**2 # <|im_start|>  <s> "
 
 Encode = Callable[[str, bool], list[int]]
 """A text and whether special tokens are put around it; the ids."""
+
+
+async def take_turns() -> None:
+    """Let requests that came together be rendered one after the other, and then be handed to the engine.
+
+    What one needs is then in the processor's caches from the one before. With each going all its way at once, a busy
+    front end used a fifth more CPU for the same requests.
+    """
+    await asyncio.sleep(0)
 
 
 def quicken(renderer: BaseRenderer) -> None:

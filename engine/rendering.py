@@ -24,6 +24,7 @@ from engine.core import Core
 from engine.errors import EngineStartError, PromptError, UnsupportedFeature
 from engine.failures import BARE, prompt_error, translate
 from engine.parsing import ChatContext
+from engine.quick_rendering import take_turns
 from engine.sampling import UNCONSTRAINED, Constraints
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class VLLMRenderer:
             ) from error
 
     async def chat(self, conversation: Conversation) -> Prompt:
+        await take_turns()
         request = self._request(conversation)
         try:
             result = await self._online.render_chat(request)
@@ -105,13 +107,16 @@ class VLLMRenderer:
             raise
         except Exception as error:
             raise translate(error) from error
+        await take_turns()
         return Prompt(len(handle.token_ids), handle)
 
     async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+        await take_turns()
         try:
             (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
         except BARE as error:
             raise translate(error, param=param) from error
+        await take_turns()
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(structured_outputs=_grammar(response_format))
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
