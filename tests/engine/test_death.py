@@ -41,7 +41,8 @@ async def dies(engine: EmbeddedEngine, before: set[int]) -> None:
         await engine.generate(GenerationRequest(f"r{i}", prompt, Sampling(3000, ignore_eos=True), stream=i > 0))
         for i in range(3)
     ]
-    await anext(generations[1])
+    while not all(generation.counts.completion for generation in generations):
+        await asyncio.sleep(0.001)
     (pid,) = engine_pids() - before
     killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)
