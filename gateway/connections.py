@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 
 HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
-WRITE = "farebox.write"  # in a request's scope: the `write` of its Body
+WRITE = "farebox.write"  # in a request's scope: the `write` of its AnswerBody
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
 
 
@@ -52,7 +52,7 @@ class Corked:
         return getattr(self._transport, name)
 
 
-class Body:
+class AnswerBody:
     """The body of an answer that has begun, past ASGI: what uvicorn's `send` does with a piece of it, without a
     coroutine, so that whoever has a token can write it.
 
@@ -109,7 +109,7 @@ class Connection(HttpToolsProtocol):
         self._headers_came()
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:  # else it is refused, or no request of ours
-            cast(dict[str, Any], self.scope)[WRITE] = Body(self.cycle).write
+            cast(dict[str, Any], self.scope)[WRITE] = AnswerBody(self.cycle).write
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()

@@ -56,7 +56,7 @@ class Events(Protocol):
 class Exchange:
     """A request whose body has arrived and whose key is valid.
 
-    `write` is the connection's own (`gateway.connections.Body`), where what is written may go straight there.
+    `write` is the connection's own (`gateway.connections.AnswerBody`), where what is written may go straight there.
     """
 
     gateway: Gateway
