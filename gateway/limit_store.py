@@ -139,7 +139,7 @@ class MemoryStore:
         self.note(visit, bounds)
         return replace(
             before,
-            requests=self._with(before.requests, 1) if bounds.requests is not None else before.requests,
+            requests=self._after(before.requests, 1) if bounds.requests is not None else before.requests,
             concurrent=Level(before.concurrent.used + 1) if bounds.concurrent is not None else before.concurrent,
         )
 
@@ -148,9 +148,9 @@ class MemoryStore:
         if before.refused is not None or bounds.tokens is None:
             return before
         self.note_tokens(visit, bounds, tokens)
-        return replace(before, tokens=self._with(before.tokens, tokens))
+        return replace(before, tokens=self._after(before.tokens, tokens))
 
-    def _with(self, before: Level, granted: int) -> Level:
+    def _after(self, before: Level, granted: int) -> Level:
         """What a level becomes with a grant of this moment."""
         return Level(before.used + granted, self._window_ms)
 
