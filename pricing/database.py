@@ -145,6 +145,7 @@ class _SQLite:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._opened: list[sqlite3.Connection] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-sqlite")
 
     @cached_property
@@ -158,6 +159,7 @@ class _SQLite:
     def _connect(self, busy_ms_max: int) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, check_same_thread=False)
         _prepare_sqlite(connection, None, busy_ms_max)
+        self._opened.append(connection)
         return connection
 
     async def transact(self, work: Callable[[Link], Result]) -> Result:
@@ -192,8 +194,8 @@ class _SQLite:
             raise
 
     async def close(self) -> None:
-        for opened in vars(self).keys() & {"reader", "_writer"}:
-            await self._blocking(getattr(self, opened).close)
+        for connection in self._opened:
+            await self._blocking(connection.close)
         self._thread.shutdown()
 
 
