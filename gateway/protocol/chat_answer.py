@@ -8,9 +8,8 @@ from json.encoder import encode_basestring as quote
 from engine.base import Delta, FinishReason, TokenLogprob, ToolCallDelta
 from gateway.metered import Metered
 from gateway.protocol.chat import ChatBody
+from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, usage_tail
 from gateway.protocol.usage import usage_fields
-
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
@@ -96,14 +95,10 @@ class ChatChunks:
     def __init__(self, metered: Metered, body: ChatBody) -> None:
         self._metered = metered
         self._body = body
-        self._head = (
-            f'data: {{"id":{quote(metered.job.request_id)},"object":"chat.completion.chunk","created":'
-            f'{int(time.time())},"model":{quote(body.model)},"choices":['
-        )
+        self._head = chunk_head("chat.completion.chunk", metered, body.model)
         self._choice = f'{self._head}{{"index":'
         self._started = [False] * body.n
-        # With include_usage, OpenAI puts `usage: null` on every chunk but the last.
-        self._tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
+        self._tail = chunk_tail(body.include_usage)
         self._plain = not (body.continuous_usage or body.logprobs)
 
     def feed(self, delta: Delta) -> bytes:
@@ -119,7 +114,7 @@ class ChatChunks:
         """With all that a delta can have."""
         metered, body = self._metered, self._body
         head = f"{self._choice}{delta.index},"
-        end = f',"usage":{_usage(metered)}}}\n\n' if body.continuous_usage else self._tail
+        end = usage_tail(metered) if body.continuous_usage else self._tail
         role = "" if self._started[delta.index] else '"role":"assistant",'
         self._started[delta.index] = True
         chunk = ""
@@ -131,10 +126,10 @@ class ChatChunks:
             chunk = f'{head}"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
         if delta.finish_reason is not None:
             if metered.finished and body.include_usage is None:
-                end = f',"usage":{_usage(metered)}}}\n\n'
+                end = usage_tail(metered)
             chunk += f'{head}"delta":{{}},"finish_reason":{quote(delta.finish_reason)}}}]{end}'
             if metered.finished and body.include_usage:
-                chunk += f'{self._head}],"usage":{_usage(metered)}}}\n\n'
+                chunk += f"{self._head}]{usage_tail(metered)}"
         return chunk
 
     def end(self) -> bytes:
@@ -152,10 +147,6 @@ def _logprob(logprob: TokenLogprob) -> dict[str, object]:
 
 def _logprobs(delta: Delta) -> str:
     return json.dumps(logprob_fields(delta.logprobs or ()))
-
-
-def _usage(metered: Metered) -> str:
-    return json.dumps(usage_fields(metered.counts, metered.cost))
 
 
 def _rich_fields(delta: Delta, role: str) -> str:

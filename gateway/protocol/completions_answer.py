@@ -8,11 +8,10 @@ from json.encoder import encode_basestring as quote
 
 from engine.base import Delta, FinishReason, TokenLogprob
 from gateway.metered import Metered
+from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, usage_tail
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.token_texts import shares
 from gateway.protocol.usage import usage_fields
-
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
@@ -88,11 +87,8 @@ class CompletionChunks:
     def __init__(self, metered: Metered, body: CompletionBody) -> None:
         self._metered = metered
         self._body = body
-        self._head = (
-            f'data: {{"id":{quote(metered.job.request_id)},"object":"text_completion","created":{int(time.time())},'
-            f'"model":{quote(body.model)},"choices":['
-        )
-        self._tail = ',"usage":null}\n\n' if body.include_usage else "}\n\n"
+        self._head = chunk_head("text_completion", metered, body.model)
+        self._tail = chunk_tail(body.include_usage)
         self._beginnings = _beginnings(metered, body)
         self._offsets = [0] * len(self._beginnings)
 
@@ -107,11 +103,11 @@ class CompletionChunks:
         self._offsets[index] += len(delta.text)
         reason = "null" if delta.finish_reason is None else quote(delta.finish_reason)
         rides = body.continuous_usage or (ended and metered.finished and body.include_usage is None)
-        end = f',"usage":{_usage(metered)}}}\n\n' if rides else self._tail
+        end = usage_tail(metered) if rides else self._tail
         fields = f'{{"index":{index},"text":{quote(text)},"logprobs":{logprobs},"finish_reason":{reason}}}'
         chunk = f"{self._head}{fields}]{end}"
         if ended and metered.finished and body.include_usage:
-            chunk += f'{self._head}],"usage":{_usage(metered)}}}\n\n'
+            chunk += f"{self._head}]{usage_tail(metered)}"
         return chunk.encode()
 
     def end(self) -> bytes:
@@ -130,7 +126,3 @@ def _logprobs(delta: Delta, offset: int) -> str:
     logprobs = Logprobs()
     logprobs.add(delta.text, delta.logprobs or (), offset)
     return json.dumps(logprobs.fields(), ensure_ascii=False)
-
-
-def _usage(metered: Metered) -> str:
-    return json.dumps(usage_fields(metered.counts, metered.cost))

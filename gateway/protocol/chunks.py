@@ -1,0 +1,25 @@
+"""What the chunks of OpenAI's two streams have in common."""
+
+import json
+import time
+
+from gateway.metered import Metered
+from gateway.protocol.usage import usage_fields
+
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk_head(kind: str, metered: Metered, model: str) -> str:
+    """How each chunk of an answer begins, up to its choices."""
+    fields = {"id": metered.job.request_id, "object": kind, "created": int(time.time()), "model": model}
+    return f'data: {json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[:-1]},"choices":['
+
+
+def chunk_tail(include_usage: bool | None) -> str:
+    """How it ends: with include_usage, OpenAI puts `usage: null` on every chunk but the last."""
+    return ',"usage":null}\n\n' if include_usage else "}\n\n"
+
+
+def usage_tail(metered: Metered) -> str:
+    """How the chunk ends that the usage rides on."""
+    return f',"usage":{json.dumps(usage_fields(metered.counts, metered.cost))}}}\n\n'
