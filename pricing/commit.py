@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, union_all, update
+from sqlalchemy import BindParameter, bindparam, delete, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
 from pricing.database import Database, padded
 from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, UnknownKey
-from pricing.prepared import Link, PreparedChange, PreparedQuery, Row
+from pricing.prepared import Link, PreparedChange, PreparedQuery, Row, dialect_of
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, lock, write_back
@@ -169,8 +169,7 @@ def _roll_up(connection: Link, entries: Sequence[dict[str, Any]]) -> None:
     if not sums:
         return
     rows = [dict(zip(_DAY_NAMES + _DAY_SUMS, (*place, *total), strict=True)) for place, total in sums.items()]
-    dialect = connection.dialect.name if isinstance(connection, Connection) else "sqlite"
-    _ROLL_UP[dialect].run(connection, rows)
+    _ROLL_UP[dialect_of(connection)].run(connection, rows)
 
 
 def _claim(connection: Link, process_id: str, claims: Sequence[Reservation], written: Written, now: int) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
 from sqlalchemy import URL, Connection, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
+from pricing.drivers import BEGIN_WRITING, Driver, PostgreSQLDriver, SQLiteDriver, prepare_sqlite
 from pricing.errors import InvalidSetting, LedgerUnavailable
 from pricing.prepared import Link, PreparedValue
 
@@ -27,11 +23,7 @@ Result = TypeVar("Result")
 
 _CONNECT_S_MAX: Final = 5
 _STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request
-_BUSY_MS_MAX: Final = 5_000
-_BUSY_PAUSE_MS: Final = 2
-_PEEK_MS_MAX: Final = 20  # a reader waits for nobody but in a file's first and last moments
-# IMMEDIATE takes the write lock at once: a transaction that reads first and writes later could fail half-way.
-_BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
+_POSTGRESQL_LIMITS: Final = {"timeout": _CONNECT_S_MAX, "command_timeout": _STATEMENT_S_MAX}
 
 # SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
 _POSTGRESQL_AWAY: Final = {
@@ -69,9 +61,10 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.is_postgresql = engine.dialect.name == "postgresql"
+        self._driver: Driver = _driver(engine)
+        self._transacting = asyncio.Lock()
         # SQLite has one writer. Waiting for it here is fair and costs nothing; its own busy handler sleeps and polls.
-        self._writing = None if self.is_postgresql else asyncio.Lock()
-        self._sqlite = None if self.is_postgresql else _SQLite(engine.url.database or "")
+        self._writing = nullcontext() if self.is_postgresql else self._transacting
 
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -94,8 +87,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
-        if self._sqlite is not None:
-            await self._sqlite.close()
+        await self._driver.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -107,7 +99,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction, committed at the end. The same errors as `read`."""
-        async with self._writing or nullcontext():
+        async with self._writing:
             with _mapped():
                 async with self._engine.connect() as connection:
                     await connection.execution_options(farebox_writes=True)
@@ -116,96 +108,21 @@ class Database:
 
     async def peek(self, value: PreparedValue) -> Any:
         """One value, in a transaction of its own; with SQLite without a thread's visit. The errors of `read`."""
-        if self._sqlite is None:
-            async with self.read() as connection:
-                return await connection.run_sync(value.read)
-        with _mapped():
-            return value.read(self._sqlite.reader)
+        if isinstance(self._driver, SQLiteDriver):
+            with _mapped():
+                return value.read(self._driver.reader)
+        async with self.read() as connection:
+            return await connection.run_sync(value.read)
 
     async def transact(self, work: Callable[[Link], Result]) -> Result:
         """What `work` returns, run in a write transaction that is committed after it. The errors of `write`.
 
-        For transactions of many statements that run all the time: with SQLite, `write` visits a thread for each. `work`
-        runs statements of `pricing.prepared`.
+        For transactions of many statements that run all the time, with statements of `pricing.prepared`. One at a time,
+        on a connection beside the pool's.
         """
-        if self._sqlite is None:
-            async with self.write() as connection:
-                return await connection.run_sync(work)
-        async with self._writing or nullcontext():
+        async with self._transacting:
             with _mapped():
-                return await self._sqlite.transact(work)
-
-
-class _SQLite:
-    """Two connections of the driver's, one for writing, and a thread that waits for the disk.
-
-    The statements themselves run in the event loop. They take microseconds each, in memory; a thread would fight with
-    the loop over the interpreter's lock for longer than that.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._opened: list[sqlite3.Connection] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-sqlite")
-
-    @cached_property
-    def reader(self) -> sqlite3.Connection:
-        return self._connect(_PEEK_MS_MAX)
-
-    @cached_property
-    def _writer(self) -> sqlite3.Connection:
-        return self._connect(busy_ms_max=0)
-
-    def _connect(self, busy_ms_max: int) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, check_same_thread=False)
-        _prepare_sqlite(connection, None, busy_ms_max)
-        self._opened.append(connection)
-        return connection
-
-    async def transact(self, work: Callable[[Link], Result]) -> Result:
-        connection = await self._begin()
-        try:
-            result = work(connection)
-            await self._blocking(partial(connection.execute, "COMMIT"))
-        except BaseException:
-            await self._blocking(partial(_roll_back, connection))
-            raise
-        return result
-
-    async def _begin(self) -> sqlite3.Connection:
-        """Tries again while another process writes."""
-        patience = time.monotonic() + _BUSY_MS_MAX / 1000
-        while True:
-            try:
-                self._writer.execute(_BEGIN_WRITING)
-            except sqlite3.Error as error:
-                if not _is_busy(error) or time.monotonic() > patience:
-                    raise
-            else:
-                return self._writer
-            await asyncio.sleep(_BUSY_PAUSE_MS / 1000)
-
-    async def _blocking(self, call: Callable[[], object]) -> None:
-        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait({running})  # a thread can't be cancelled, and nobody may write beside it
-            raise
-
-    async def close(self) -> None:
-        for connection in self._opened:
-            await self._blocking(connection.close)
-        self._thread.shutdown()
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                return await self._driver.transact(work)
 
 
 def padded(values: Sequence[int] | Sequence[str]) -> list[int] | list[str]:
@@ -249,34 +166,25 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
             pool_size=pool_size,
             max_overflow=0,  # a hard bound: a gateway must never exhaust the server's connections
             pool_timeout=_STATEMENT_S_MAX,
-            connect_args={"timeout": _CONNECT_S_MAX, "command_timeout": _STATEMENT_S_MAX},
+            connect_args=_POSTGRESQL_LIMITS,
         )
     engine = create_async_engine(url, hide_parameters=True, pool_size=pool_size, max_overflow=0)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "connect", prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(
-    connection: DBAPIConnection | sqlite3.Connection, _: ConnectionPoolEntry | None, busy_ms_max: int = _BUSY_MS_MAX
-) -> None:
-    connection.isolation_level = None  # the driver must not begin by itself
-    # FULL: an fsync per commit. NORMAL would survive kill -9 as well, but a power cut could take the last commits, and
-    # with them reservations whose tokens a client has already seen. The group commit shares the cost.
-    settings = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {busy_ms_max}")
-    try:
-        cursor = connection.cursor()
-        for setting in settings:
-            cursor.execute(f"PRAGMA {setting}")
-        cursor.close()
-    except BaseException:
-        connection.close()  # the pool does not have it yet
-        raise
+def _driver(engine: AsyncEngine) -> Driver:
+    if engine.dialect.name == "sqlite":
+        return SQLiteDriver(engine.url.database or "")
+    _, options = engine.dialect.create_connect_args(engine.url)
+    known = {name: value for name, value in options.items() if not name.startswith("prepared_statement_")}
+    return PostgreSQLDriver({**known, **_POSTGRESQL_LIMITS})
 
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("farebox_writes", False)
-    connection.exec_driver_sql(_BEGIN_WRITING if writes else "BEGIN")
+    connection.exec_driver_sql(BEGIN_WRITING if writes else "BEGIN")
 
 
 @contextmanager

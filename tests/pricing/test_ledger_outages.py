@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing.balance import Limit, LimitKind
@@ -17,6 +17,7 @@ from pricing.database import Database, Result, unavailable_reason
 from pricing.errors import InsufficientFunds, InvalidSetting, LedgerUnavailable
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
+from pricing.prepared import Link
 from pricing.reservation import Outcome
 from tests.pricing.conftest import PostgresServer
 from tests.pricing.ledger_world import TOKEN, World, quick, used
@@ -110,10 +111,9 @@ class LosesAnswers(Database):
             yield connection
         self._lose()
 
-    async def transact(self, work: Callable[[Connection], Result]) -> Result:
+    async def transact(self, work: Callable[[Link], Result]) -> Result:
         result = await super().transact(work)
-        if not self.is_postgresql:  # there it is a `write`
-            self._lose()
+        self._lose()
         return result
 
     def _lose(self) -> None:
