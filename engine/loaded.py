@@ -6,6 +6,8 @@ Importing this module imports vLLM, which takes seconds: `engine.embedded` does 
 
 import atexit
 
+from vllm import envs
+
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
@@ -27,6 +29,7 @@ class LoadedEngine:
 
     def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
         self._embeds = spec.embeds
+        envs.disable_envs_cache()  # an engine that came first may have enabled it
         self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
         quicken(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
@@ -46,7 +49,11 @@ class LoadedEngine:
         return VLLMRenderer(self.core, chat_format)
 
     async def warm_up(self) -> None:
-        """One token through everything: kernels are loaded and compiled now, not under the first client."""
+        """One token through everything: kernels are loaded and compiled now, not under the first client.
+
+        From then on vLLM's variables in the environment are as they were: it looks some up for each request.
+        """
+        envs.enable_envs_cache()
         bos = self.core.renderer.get_bos_token_id() or 0
         prompt = self.renderer(ChatFormat()).token_ids([bos])
         if self._embeds:

@@ -36,6 +36,8 @@ async def take_turns() -> None:
 
 def quicken(renderer: BaseRenderer) -> None:
     """Short prompts of text are rendered in the caller's turn of the event loop; others still go to vLLM's threads."""
+    eos = renderer.get_eos_token_id()
+    renderer.get_eos_token_id = lambda: eos  # asked for with each request, and looked up in the vocabulary each time
     encode = _encoder(renderer.tokenizer) if isinstance(renderer, hf.HfRenderer) else None
     if encode is not None:
         _tokenize_with(encode, renderer)

@@ -9,6 +9,7 @@ token and per step, stay empty: the gateway measures the first itself.
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -48,12 +49,24 @@ def _shared(kind: Callable[..., MetricWrapperBase]) -> object:
     return staticmethod(make)
 
 
+class QuickHistogram(Histogram):
+    """A histogram that looks for an observation's bucket by halves: vLLM makes a dozen observations per request, most
+    of them in one of the last of twenty buckets. Only for what `labels` has returned, as all of vLLM's are."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        if exemplar is not None:
+            super().observe(amount, exemplar)
+            return
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+
 class EngineMetrics(PrometheusStatLogger):
     """vLLM's metrics, all of them, in metrics that the engines of one process share."""
 
     _gauge_cls = _shared(Gauge)
     _counter_cls = _shared(Counter)
-    _histogram_cls = _shared(Histogram)
+    _histogram_cls = _shared(QuickHistogram)
 
 
 class _Unused:

@@ -2,10 +2,10 @@
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from time import monotonic_ns
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 WINDOW_MS = 60_000
 
@@ -35,8 +35,7 @@ class Bounds:
     concurrent: Bound | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """What is used of a limit. `reset_ms`: until nothing is; `wait_ms`: until what was asked for fits."""
 
     used: int = 0
@@ -44,8 +43,7 @@ class Level:
     wait_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
+class Levels(NamedTuple):
     """Where a request's limits stand, itself counted; `refused` is the limit that it doesn't fit, if any."""
 
     requests: Level = Level()
@@ -137,8 +135,7 @@ class MemoryStore:
         if before.refused is not None:
             return before
         self.note(visit, bounds)
-        return replace(
-            before,
+        return before._replace(
             requests=self._after(before.requests, 1) if bounds.requests is not None else before.requests,
             concurrent=Level(before.concurrent.used + 1) if bounds.concurrent is not None else before.concurrent,
         )
@@ -148,7 +145,7 @@ class MemoryStore:
         if before.refused is not None or bounds.tokens is None:
             return before
         self.note_tokens(visit, bounds, tokens)
-        return replace(before, tokens=self._after(before.tokens, tokens))
+        return before._replace(tokens=self._after(before.tokens, tokens))
 
     def _after(self, before: Level, granted: int) -> Level:
         """What a level becomes with a grant of this moment."""
