@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+_as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
 
 class JSONLines(logging.Formatter):
     """One object a line: time (UTC), level, logger, and the message or, where a record has `fields`, those.
@@ -28,7 +30,7 @@ class JSONLines(logging.Formatter):
         line |= fields if fields is not None else {"message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _as_json(line)
 
 
 def in_use() -> bool:

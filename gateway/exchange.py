@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -78,8 +79,7 @@ class Exchange:
         await self.admission.enter(served.model.name)
         self.context.trace.begin("render")
 
-    @asynccontextmanager
-    async def generate(
+    def generate(
         self,
         request_id: str,
         served: Served,
@@ -88,11 +88,9 @@ class Exchange:
         *,
         stream: bool,
         user: str | None,
-    ) -> AsyncIterator[Metered]:
+    ) -> AbstractAsyncContextManager[Metered]:
         """Run the work that this request asks for through the pipeline; what it came to goes on the log line."""
-        job = self.job(request_id, served, [Part(prompt, sampling)], stream=stream, user=user)
-        async with self.run(job) as metered:
-            yield metered
+        return self.run(self.job(request_id, served, [Part(prompt, sampling)], stream=stream, user=user))
 
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`."""
@@ -148,33 +146,44 @@ class Exchange:
         Where it can be, an event is written in the turn of the event loop in which the engine made its token. A client
         that reads too slowly is waited for here, while its tokens merge into one delta.
         """
-        write, feed = self.write, events.feed
-        async with self._events():
-            async for delta in metered:
-                await self._send_event(feed(delta))
-                if write is not None:
-                    await metered.forward(lambda delta: write(feed(delta)))
-            await self._send_event(events.end())
+        await self._send_events(partial(self._deltas, metered, events))
 
     async def stream_from(self, events: AsyncIterator[bytes]) -> None:
         """Answer with server-sent events that take more than a delta to make."""
-        async with self._events():
-            async for event in events:
-                await self._send_event(event)
+        await self._send_events(partial(self._each, events))
 
-    @asynccontextmanager
-    async def _events(self) -> AsyncIterator[None]:
-        """An error after the start becomes an event: the status is sent."""
+    async def _deltas(self, metered: Metered, events: Events) -> bytes:
+        write, feed = self.write, events.feed
+        async for delta in metered:
+            event = feed(delta)
+            if write is None:
+                if event:
+                    await self._send_event(event)
+            elif write(event):
+                await metered.forward(lambda delta: write(feed(delta)))
+            else:
+                await self._send_event(b"")  # waits for the client
+        return events.end()
+
+    async def _each(self, events: AsyncIterator[bytes]) -> bytes:
+        async for event in events:
+            if event:
+                await self._send_event(event)
+        return b""
+
+    async def _send_events(self, sending: Callable[[], Awaitable[bytes]]) -> None:
+        """What `sending` sends, and then what it gives. An error on the way becomes an event: the status is sent."""
         await self._start(200, EVENT_STREAM_HEADERS)
+        last = b""
         try:
-            yield
+            last = await sending()
         except asyncio.CancelledError:
             if (ending := self.gateway.pipeline.ending()) is not None:
                 await self._end_early(ending)
             raise
         except Exception as error:
             await self._end_with(error)
-        await self.send({"type": "http.response.body", "body": b""})
+        await self.send({"type": "http.response.body", "body": last})
 
     async def _end_early(self, error: GatewayError) -> None:
         """Say why we end the stream. A client that doesn't read isn't waited for."""
@@ -190,8 +199,7 @@ class Exchange:
         await self._send_event(error_event(known, self.context.route, self.context.id))
 
     async def _send_event(self, event: bytes) -> None:
-        if event:
-            await self.send({"type": "http.response.body", "body": event, "more_body": True})
+        await self.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from json.encoder import encode_basestring as quote
 
 from gateway.metered import Metered
 from gateway.protocol.usage import usage_fields
@@ -11,8 +12,10 @@ DONE = b"data: [DONE]\n\n"
 
 def chunk_head(kind: str, metered: Metered, model: str) -> str:
     """How each chunk of an answer begins, up to its choices."""
-    fields = {"id": metered.job.request_id, "object": kind, "created": int(time.time()), "model": model}
-    return f'data: {json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[:-1]},"choices":['
+    return (
+        f'data: {{"id":{quote(metered.job.request_id)},"object":{quote(kind)},"created":{int(time.time())},'
+        f'"model":{quote(model)},"choices":['
+    )
 
 
 def chunk_tail(include_usage: bool | None) -> str:
