@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 
 HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
-WRITE = "farebox.write"  # in a request's scope: the `write` of its AnswerBody
+CLIENT = "farebox.client"  # in a request's scope: its Client
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
 
 
@@ -52,25 +53,36 @@ class Corked:
         return getattr(self._transport, name)
 
 
-class AnswerBody:
-    """The body of an answer that has begun, past ASGI: what uvicorn's `send` does with a piece of it, without a
-    coroutine, so that whoever has a token can write it.
+class Client:
+    """Who waits for an answer, past ASGI: what uvicorn's `send` and `receive` do, without a coroutine for each token
+    and without a task that waits for the client to go."""
 
-    It is for answers without a Content-Length, and their last piece goes through `send`.
-    """
+    __slots__ = ("_connection", "_cycle", "_write")
 
-    __slots__ = ("_cycle", "_write")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, connection: "Connection", cycle: RequestResponseCycle) -> None:
+        self._connection = connection
         self._cycle = cycle
         self._write = cycle.transport.write
 
     def write(self, data: bytes) -> bool:
-        """Returns False where the client reads too slowly: then the next piece is to be sent, which waits for it."""
+        """A piece of the body of an answer that has begun, has no Content-Length and is ended by `send`.
+
+        Returns False where the client reads too slowly: then the next piece is to be sent, which waits for it.
+        """
         cycle = self._cycle
         if data and not cycle.disconnected:
             self._write(b"%x\r\n%b\r\n" % (len(data), data) if cycle.chunked_encoding else data)
         return not cycle.flow.write_paused
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` when the connection is lost, at once if it is already. For after the request's body."""
+        self._cycle.flow.resume_reading()  # a large body may have paused it, and an end must be read to be seen
+        self._connection.watchers.add(gone)
+        if self._connection.lost:
+            gone()
+
+    def unwatch(self, gone: Callable[[], None]) -> None:
+        self._connection.watchers.discard(gone)
 
 
 class Connection(HttpToolsProtocol):
@@ -79,12 +91,14 @@ class Connection(HttpToolsProtocol):
     limits hold (`gateway.exchange`, `gateway.pipeline`)."""
 
     headers_seconds_max: float
+    lost = False
     _deadline: asyncio.TimerHandle | None = None
     _closing_since: float | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.watchers: set[Callable[[], None]] = set()
         self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # it has what uvicorn uses
         self._await_headers()
 
@@ -109,11 +123,14 @@ class Connection(HttpToolsProtocol):
         self._headers_came()
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:  # else it is refused, or no request of ours
-            cast(dict[str, Any], self.scope)[WRITE] = AnswerBody(self.cycle).write
+            cast(dict[str, Any], self.scope)[CLIENT] = Client(self, self.cycle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()
+        self.lost = True
         super().connection_lost(exc)
+        for gone in tuple(self.watchers):
+            gone()
 
     @property
     def busy(self) -> bool:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine.base import Delta, Prompt, Sampling
 from gateway.bodies import read_body
-from gateway.connections import WRITE
+from gateway.connections import CLIENT, Client
 from gateway.context import RequestContext
 from gateway.error_shapes import error_event
 from gateway.errors import GatewayError, from_exception, shutting_down
@@ -57,7 +57,7 @@ class Events(Protocol):
 class Exchange:
     """A request whose body has arrived and whose key is valid.
 
-    `write` is the connection's own (`gateway.connections.AnswerBody`), where what is written may go straight there.
+    `write` is `gateway.connections.Client.write`, where what is written may go straight there.
     """
 
     gateway: Gateway
@@ -228,35 +228,26 @@ class Generating:
             return
         key: Key = scope["farebox.key"]
         admission = gateway.limits.admission(key, context.headers)
-        path_params, write = scope.get("path_params", {}), scope.get(WRITE)
+        client: Client | None = scope.get(CLIENT)
+        path_params, write = scope.get("path_params", {}), client.write if client is not None else None
         exchange = Exchange(gateway, context, key, body, path_params, headers, send, admission, write)
-        handling = asyncio.current_task()
-        assert handling is not None
-        gone = asyncio.create_task(_disconnect(receive))
-
-        def cancel(watcher: asyncio.Task[None]) -> None:
-            if not watcher.cancelled():
-                handling.cancel()
-
-        gone.add_done_callback(cancel)
+        watch = _Watch(client, receive)
         try:
             await self._answer(exchange, scope["path"])
         except asyncio.CancelledError:
             cut_off = gateway.pipeline.cutting
-            left = gone.done() and not gone.cancelled()
-            if not (cut_off or left) or handling.uncancel() > 0:
+            if not (cut_off or watch.gone) or watch.task.uncancel() > 0:
                 raise
             if cut_off and not context.status:
                 raise shutting_down() from None
-            if left:
+            if watch.gone:
                 context.client_gone()
         except GatewayError:
             if not context.status:
                 raise
             # else its event has ended the stream
         finally:
-            gone.remove_done_callback(cancel)
-            gone.cancel()
+            watch.end()
 
     async def _answer(self, exchange: Exchange, path: str) -> None:
         name = idempotency_key(exchange.headers)
@@ -277,6 +268,37 @@ class Generating:
             exchange.admission.release()
 
 
-async def _disconnect(receive: Receive) -> None:
+class _Watch:
+    """Cancels the current task when the client goes away. `gone` says that it has; `end` must be called."""
+
+    def __init__(self, client: Client | None, receive: Receive) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.gone = False
+        self._client = client
+        if client is not None:
+            client.watch(self._left)
+        else:  # another server than ours: ASGI tells by a message
+            self._waiting = asyncio.create_task(_disconnected(receive))
+            self._waiting.add_done_callback(self._told)
+
+    def _left(self) -> None:
+        self.gone = True
+        self.task.cancel()
+
+    def _told(self, waiting: "asyncio.Task[None]") -> None:
+        if not waiting.cancelled():
+            self._left()
+
+    def end(self) -> None:
+        if self._client is not None:
+            self._client.unwatch(self._left)
+        else:
+            self._waiting.remove_done_callback(self._told)
+            self._waiting.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
