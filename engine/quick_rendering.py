@@ -16,6 +16,8 @@ from vllm.inputs import TokensPrompt
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, hf
 from vllm.utils.async_utils import make_async
 
+from engine.quick_templates import PlainTemplates
+
 # Rendering and tokenizing this many characters takes about a millisecond.
 CHARACTERS_MAX = 4000
 
@@ -50,6 +52,9 @@ def quicken(renderer: BaseRenderer) -> None:
 
     renderer.render_cmpl_async = text
     if isinstance(renderer, hf.HfRenderer):
+        config = renderer.model_config
+        if not (config.is_multimodal_model or config.enable_prompt_embeds):
+            renderer.render_messages = PlainTemplates(renderer).render_messages
         render_chat: Callable[..., Awaitable[Any]] = renderer.render_chat_async
 
         async def chat(conversations: Sequence[list[Any]], params: ChatParams, *options: Any, **more: Any) -> Any:

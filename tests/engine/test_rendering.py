@@ -26,6 +26,61 @@ async def test_template_of_the_card_wins(engine: EmbeddedEngine) -> None:
     assert renderer.prompt_text(await renderer.chat(Conversation(HELLO))) == "[Hello!]"
 
 
+CONVERSATIONS: dict[str, list[dict[str, JSONValue]]] = {
+    "one": HELLO,
+    "several": [
+        {"role": "system", "content": "  Be brief.\n"},
+        {"role": "user", "content": "Grüße, 你好! <|eot_id|> {{ 7 * 7 }}"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": " And now? "},
+    ],
+    "named": [{"role": "user", "content": "Hello!", "name": "ada"}],
+    "developer": [{"role": "developer", "content": "Be brief."}, *HELLO],
+    "parts": [{"role": "user", "content": [{"type": "text", "text": "Hello!"}]}],
+    "going on": [*HELLO, {"role": "assistant", "content": "Good mor"}],
+}
+TEMPLATES = {
+    "its own": None,
+    "of strings": "{{ bos_token }}{% for m in messages %}[{{ m.role }}:{{ m.content | trim }}]{% endfor %}"
+    "{% if add_generation_prompt %}[{{ mood | default('calm') }}:{% endif %}",
+    "of parts": "{% for m in messages %}{% for part in m.content %}[{{ part.text }}]{% endfor %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("name", CONVERSATIONS)
+async def test_plain_conversations_are_rendered_as_vllm_does(engine: EmbeddedEngine, name: str, template: str) -> None:
+    chat_format = ChatFormat(chat_template=TEMPLATES[template])
+    renderer, conversation = engine.renderer(chat_format), CONVERSATIONS[name]
+    continued = name == "going on" and template != "of strings"  # whose trimming vLLM refuses there
+    for variables in ({}, {"mood": "gay"}, {"unknown": 1}):
+        ours = [
+            await renderer.chat(Conversation(conversation, chat_template_kwargs=variables, continue_final=continued))
+            for _ in range(3)
+        ]
+        theirs = AutoTokenizer.from_pretrained(MODEL_DIR).apply_chat_template(
+            _as_the_template_sees(conversation, template),
+            chat_template=TEMPLATES[template],
+            add_generation_prompt=not continued,
+            continue_final_message=continued,
+            return_dict=False,
+            **variables,
+        )
+        assert [rendered(prompt).token_ids for prompt in ours] == [theirs] * 3
+
+
+def _as_the_template_sees(conversation: list[dict[str, JSONValue]], template: str) -> list[dict[str, JSONValue]]:
+    def content(value: JSONValue) -> JSONValue:
+        if template == "of parts":
+            return [{"type": "text", "text": value}] if isinstance(value, str) else value
+        return value if isinstance(value, str) else "Hello!"
+
+    return [
+        message | {"content": content(message["content"]), "role": str(message["role"]).replace("developer", "system")}
+        for message in conversation
+    ]
+
+
 async def test_text_is_kept_and_gets_a_bos(engine: EmbeddedEngine) -> None:
     renderer = engine.renderer(LLAMA)
     prompt = await renderer.text("Once upon a time")
