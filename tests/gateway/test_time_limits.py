@@ -176,3 +176,24 @@ async def test_a_client_that_does_not_read_holds_a_bounded_buffer(gateway_server
         assert 0 < held < 2**20
         (entry,) = await server.entries()
         assert entry["outcome"] == "timed_out"
+
+
+async def test_a_client_that_leaves_with_a_second_request_in_line_stops_the_first(
+    gateway_server: GatewayServers,
+) -> None:
+    async with gateway_server(script=SCRIPT) as server, connect(server) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport
+        await client.send(request(server, chat("flood", stream=True, max_tokens=5000)))
+        await client.send(request(server, chat("hi")))
+        async with asyncio.timeout(BOUND):
+            while not any(waiting(connection) for connection in server.http.server_state.connections):
+                await asyncio.sleep(0.02)
+        client.writer.transport.abort()
+        await server.gateway.pipeline.drained(BOUND)
+        assert [entry["outcome"] for entry in await server.entries()] == ["client_gone"]
+
+
+def waiting(connection: object) -> bool:
+    """Whether an answer waits for its reader, and a request for that answer."""
+    assert isinstance(connection, Connection)
+    return bool(connection.pipeline) and connection.transport.get_write_buffer_size() > 0  # type: ignore[attr-defined]
