@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import URL, Connection, event, make_url, text
@@ -15,11 +15,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from pricing.drivers import BEGIN_WRITING, Driver, PostgreSQLDriver, SQLiteDriver, prepare_sqlite
+from pricing.drivers import BEGIN_WRITING, Driver, PostgreSQLDriver, Result, SQLiteDriver, prepare_sqlite
 from pricing.errors import InvalidSetting, LedgerUnavailable
 from pricing.prepared import Link, PreparedValue
-
-Result = TypeVar("Result")
 
 _CONNECT_S_MAX: Final = 5
 _STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request

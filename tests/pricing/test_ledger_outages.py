@@ -13,7 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing.balance import Limit, LimitKind
-from pricing.database import Database, Result, unavailable_reason
+from pricing.database import Database, unavailable_reason
+from pricing.drivers import Result
 from pricing.errors import InsufficientFunds, InvalidSetting, LedgerUnavailable
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
