@@ -20,8 +20,9 @@ RenderMessages = Callable[[list[Message], ChatParams], tuple[list[Message], dict
 _ROLES = frozenset({"system", "user", "assistant"})
 _PLAIN = {"role", "content"}
 _ASKS_FOR_MORE = ("tools", "documents", "continue_final_message", "tokenize")
-# What transformers' `apply_chat_template` keeps for itself.
-_NOT_THE_TEMPLATES = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
+_OURS = frozenset({*_ASKS_FOR_MORE, "add_generation_prompt"})
+# What transformers' `apply_chat_template` keeps for itself, and may refuse.
+_THEIRS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - _OURS
 _PLANS_MAX = 64  # their key holds names from requests' `chat_template_kwargs`
 
 
@@ -75,6 +76,8 @@ class PlainTemplates:
         return str(rendered[0])
 
     def _plan_for(self, chat_template: str | None, content_format: str, given: tuple[str, ...]) -> _Plan | None:
+        if not _THEIRS.isdisjoint(given):
+            return None
         template = hf.resolve_chat_template(
             self._tokenizer, chat_template=chat_template, tools=None, model_config=self._config
         )
@@ -85,7 +88,7 @@ class PlainTemplates:
         )
         names = dict.fromkeys(name for name in given if name != "tokenize")
         accepted = hf.resolve_chat_template_kwargs(self._tokenizer, template, names)
-        return _Plan(template, content == "openai", frozenset(accepted) - _NOT_THE_TEMPLATES)
+        return _Plan(template, content == "openai", frozenset(accepted) - _OURS)
 
 
 def _is_plain(message: Message) -> bool:

@@ -168,6 +168,15 @@ async def test_request_cannot_bring_a_template(engine: EmbeddedEngine) -> None:
     assert caught.value.param == "chat_template_kwargs"
 
 
+async def test_variables_that_are_no_templates_are_refused_whatever_came_before(engine: EmbeddedEngine) -> None:
+    """transformers keeps this one for itself, and its value decides whether it refuses it."""
+    harmless = await chat(engine, "Hello!", chat_template_kwargs={"return_assistant_tokens_mask": False})
+    assert harmless.tokens == (await chat(engine, "Hello!")).tokens
+    for _ in range(2):
+        with pytest.raises(PromptError):
+            await chat(engine, "Hello!", chat_template_kwargs={"return_assistant_tokens_mask": True})
+
+
 async def test_template_that_raises_is_the_clients_error(engine: EmbeddedEngine) -> None:
     card = ChatFormat(chat_template="{{ raise_exception('Roles must alternate.') }}")
     with pytest.raises(PromptError, match=r"Roles must alternate\."):
