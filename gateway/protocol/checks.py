@@ -48,7 +48,7 @@ class Body(BaseModel):
         if not isinstance(value, dict):
             return value
         sent = {name: item for name, item in value.items() if item is not None}
-        if len(sent) <= len(cls.__pydantic_fields__):
+        if len(sent) <= len(cls.__pydantic_fields__):  # `model_fields` without its property, for every message
             return sent
         names = {field.alias or name for name, field in cls.model_fields.items()}
         unknown = next(name for name in sent if name not in names)
