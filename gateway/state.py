@@ -43,6 +43,8 @@ class Gateway:
             problems.append("shutting down")
         if not self.ledger.available:
             problems.append("the ledger can't commit")
+        elif self.ledger.stalled:
+            problems.append("the ledger waits for rows that another process holds")
         if not self.fleet.ready:
             states = {state.value for state in self.fleet.states.values()} - {"ready"}
             problems.append(f"engine {', '.join(sorted(states)) or 'starting'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
 from pricing.database import Database, padded
-from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, UnknownKey
+from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, RowsLocked, Scope, UnknownKey
 from pricing.prepared import Link, PreparedChange, PreparedQuery, Row, dialect_of
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
-from pricing.standing import Standing, lock, write_back
+from pricing.standing import Standing, held_by_others, lock, write_back
 from pricing.text import stored
 
 DUPLICATE_DAYS: Final = 2
@@ -56,6 +56,10 @@ _ROLL_UP: Final = {
 }
 
 
+Place = tuple[Scope, int]
+"""An account or a key, by its id."""
+
+
 @dataclass(slots=True)
 class Batch:
     """What to commit: ends first, so that the money they release is there for the claims."""
@@ -63,30 +67,60 @@ class Batch:
     finals: Sequence[FinalState] = ()
     claims: Sequence[Reservation] = ()
 
+    def __len__(self) -> int:
+        return len(self.finals) + len(self.claims)
+
+    def places(self) -> set[Place]:
+        """The accounts and keys that it touches."""
+        parties = [(final.account_id, final.key_id) for final in self.finals]
+        parties += [(claim.request.key.account_id, claim.request.key.id) for claim in self.claims]
+        return {("account", account) for account, _ in parties} | {("key", key) for _, key in parties}
+
+    def split(self, places: Collection[Place]) -> tuple[Batch, Batch]:
+        """What touches none of these accounts and keys, and the rest."""
+        if not places:
+            return self, Batch()
+
+        def touches(account_id: int, key_id: int) -> bool:
+            return ("account", account_id) in places or ("key", key_id) in places
+
+        finals: tuple[list[FinalState], list[FinalState]] = [], []
+        for final in self.finals:
+            finals[touches(final.account_id, final.key_id)].append(final)
+        claims: tuple[list[Reservation], list[Reservation]] = [], []
+        for claim in self.claims:
+            claims[touches(claim.request.key.account_id, claim.request.key.id)].append(claim)
+        return Batch(finals[0], claims[0]), Batch(finals[1], claims[1])
+
 
 @dataclass(slots=True)
 class Written:
     """What a commit did. `refusals` by request id; `ended` are the ids whose entry this commit appended; `reserved_at`
-    is the time that the claims are charged at, by request id."""
+    is the time that the claims are charged at, by request id. `locked` are the accounts and keys that another process
+    holds: whatever touches them was left out."""
 
     refusals: dict[str, PricingError] = field(default_factory=dict)
     reserved_at: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     accounts: dict[int, Standing] = field(default_factory=dict)
     keys: dict[int, Standing] = field(default_factory=dict)
+    locked: set[Place] = field(default_factory=set)
 
 
-async def commit(database: Database, process_id: str, batch: Batch, now: int) -> Written:
+async def commit(database: Database, process_id: str, batch: Batch, now: int, *, skip_locked: bool = False) -> Written:
     """Write the batch in one transaction.
 
     A failure before the COMMIT is sent has done nothing, so it is tried once more at once, on another connection: one
-    that was cut while idle should refuse nobody. Raises LedgerUnavailable, after which the outcome may be unknown.
+    that was cut while idle should refuse nobody. Where another process holds rows for too long, the second try leaves
+    out what touches them; with `skip_locked` the first one does, without waiting. Raises LedgerUnavailable, after which
+    the outcome may be unknown.
     """
     try:
-        return await _commit_once(database, process_id, batch, now)
-    except _NothingDone:
+        return await _commit_once(database, process_id, batch, now, skip_locked)
+    except _NothingDone as nothing:
         try:
-            return await _commit_once(database, process_id, batch, now)
+            skip_locked = skip_locked or isinstance(nothing.unavailable, RowsLocked)
+            return await _commit_once(database, process_id, batch, now, skip_locked)
         except _NothingDone as again:
             raise again.unavailable from again
 
@@ -96,12 +130,12 @@ class _NothingDone(Exception):
         self.unavailable = unavailable
 
 
-async def _commit_once(database: Database, process_id: str, batch: Batch, now: int) -> Written:
+async def _commit_once(database: Database, process_id: str, batch: Batch, now: int, skip_locked: bool) -> Written:
     committing = False
 
     def work(connection: Link) -> Written:
         nonlocal committing
-        written = apply(connection, process_id, batch, now)
+        written = apply(connection, process_id, batch, now, skip_locked=skip_locked)
         committing = True
         return written
 
@@ -113,13 +147,18 @@ async def _commit_once(database: Database, process_id: str, batch: Batch, now: i
         raise _NothingDone(error) from error
 
 
-def apply(connection: Link, process_id: str, batch: Batch, now: int) -> Written:
+def apply(connection: Link, process_id: str, batch: Batch, now: int, *, skip_locked: bool = False) -> Written:
     """The statements of a batch, in the caller's transaction: lock, end, claim, write back."""
-    parties = [(final.account_id, final.key_id) for final in batch.finals]
-    parties += [(claim.request.key.account_id, claim.request.key.id) for claim in batch.claims]
-    written = Written()
-    written.accounts = lock(connection, tables.accounts, (account for account, _ in parties))
-    written.keys = lock(connection, tables.keys, (key for _, key in parties))
+    places, written = batch.places(), Written()
+    accounts = [row_id for scope, row_id in places if scope == "account"]
+    keys = [row_id for scope, row_id in places if scope == "key"]
+    written.accounts = lock(connection, tables.accounts, accounts, skip_locked=skip_locked)
+    written.keys = lock(connection, tables.keys, keys, skip_locked=skip_locked)
+    if skip_locked:
+        held_accounts = held_by_others(connection, tables.accounts, accounts, written.accounts)
+        held_keys = held_by_others(connection, tables.keys, keys, written.keys)
+        written.locked = {("account", account) for account in held_accounts} | {("key", key) for key in held_keys}
+        batch, _ = batch.split(written.locked)
     if batch.finals:
         _end(connection, batch.finals, written, now)
     if batch.claims:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,27 +18,30 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from pricing.drivers import BEGIN_WRITING, Driver, PostgreSQLDriver, Result, SQLiteDriver, prepare_sqlite
-from pricing.errors import InvalidSetting, LedgerUnavailable
+from pricing.errors import InvalidSetting, LedgerUnavailable, RowsLocked
+from pricing.money import shorten
+from pricing.postgres_server import DatabaseTimes, PostgreSQLServer
+from pricing.postgres_url import read_postgres_url
 from pricing.prepared import Link, PreparedValue
-
-_CONNECT_S_MAX: Final = 5
-_STATEMENT_S_MAX: Final = 10  # a server that swallows packets must count as away, not hang every request
-_POSTGRESQL_LIMITS: Final = {"timeout": _CONNECT_S_MAX, "command_timeout": _STATEMENT_S_MAX}
 
 # SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
 _POSTGRESQL_AWAY: Final = {
     "08": "the database can't be reached",
     "25006": "the database is read-only",
+    "25P03": "a transaction stood still for too long, and the database ended it",
     "28": "the database refuses this user or password",
     "3D000": "the database does not exist on its server",
     "40": "the database gave up on a conflict",
     "53": "the database has run out of room or connections",
     "53100": "the disk is full",
-    "55P03": "the database is locked",
+    "55P03": "another process holds the rows",
     "57": "the database is stopping or starting",
+    "57014": "the database took too long for a statement",
     "58": "the database has a system error",
     "XX": "the database has an internal error",
 }
+
+_ROWS_LOCKED: Final = "55P03"
 
 # Primary result codes (https://www.sqlite.org/rescode.html); others are mistakes of ours and pass through.
 _SQLITE_AWAY: Final = {
@@ -56,10 +61,10 @@ _SQLITE_AWAY: Final = {
 class Database:
     """An async SQLAlchemy engine with this package's rules. It belongs to one event loop; no password in its repr."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, driver: Driver) -> None:
         self._engine = engine
         self.is_postgresql = engine.dialect.name == "postgresql"
-        self._driver: Driver = _driver(engine)
+        self._driver = driver
         self._transacting = asyncio.Lock()
         # SQLite has one writer. Waiting for it here is fair and costs nothing; its own busy handler sleeps and polls.
         self._writing = nullcontext() if self.is_postgresql else self._transacting
@@ -68,12 +73,25 @@ class Database:
         return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
 
     @classmethod
-    async def open(cls, url: str, *, pool_size: int = 5) -> Database:
+    async def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 5,
+        times: DatabaseTimes = DatabaseTimes(),  # noqa: B008  (frozen)
+    ) -> Database:
         """Connect to `sqlite:///path` or `postgresql://user:password@host/name` (+aiosqlite, +asyncpg allowed).
 
         Raises InvalidSetting for any other URL, LedgerUnavailable where the database can't be reached.
         """
-        database = cls(_engine(_checked(url), pool_size))
+        if url.startswith("postgres"):
+            server = PostgreSQLServer(read_postgres_url(url), times)
+            with _mapped():
+                await server.look()
+            database = cls(_postgresql_engine(server, pool_size), PostgreSQLDriver(server))
+        else:
+            sqlite_url = _checked(url)
+            database = cls(_sqlite_engine(sqlite_url, pool_size), SQLiteDriver(sqlite_url.database or ""))
         try:
             async with database.read() as connection:
                 await connection.execute(text("SELECT 1"))
@@ -134,50 +152,49 @@ def _checked(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         parsed = None
-    drivers = {
-        "sqlite": "sqlite+aiosqlite",
-        "sqlite+aiosqlite": "sqlite+aiosqlite",
-        "postgres": "postgresql+asyncpg",
-        "postgresql": "postgresql+asyncpg",
-        "postgresql+asyncpg": "postgresql+asyncpg",
-    }
-    if parsed is None or parsed.drivername not in drivers:
+    if parsed is None or parsed.drivername not in ("sqlite", "sqlite+aiosqlite"):
         # The URL may hold a password: it is not repeated.
         raise InvalidSetting(
             "The database URL must look like sqlite:///farebox.db or postgresql://user:password@host/name."
         )
-    parsed = parsed.set(drivername=drivers[parsed.drivername])
-    if parsed.drivername.startswith("sqlite"):
-        path = parsed.database
-        if not path or path.startswith((":memory:", "file:")):
-            raise InvalidSetting("An SQLite database needs a path to a file, such as sqlite:///farebox.db.")
-        if not Path(path).parent.is_dir():
-            raise InvalidSetting(f"The folder {str(Path(path).parent)!r} for the SQLite file doesn't exist; make it.")
-    return parsed
-
-
-def _engine(url: URL, pool_size: int) -> AsyncEngine:
-    if url.drivername.startswith("postgresql"):
-        return create_async_engine(
-            url,
-            hide_parameters=True,
-            pool_size=pool_size,
-            max_overflow=0,  # a hard bound: a gateway must never exhaust the server's connections
-            pool_timeout=_STATEMENT_S_MAX,
-            connect_args=_POSTGRESQL_LIMITS,
+    path = parsed.database
+    if not path or path.startswith((":memory:", "file:")):
+        raise InvalidSetting("An SQLite database needs a path to a file, such as sqlite:///farebox.db.")
+    if parsed.query:
+        raise InvalidSetting(
+            f"The database URL has the option {shorten(next(iter(parsed.query)))}; for SQLite there are none."
         )
+    if not Path(path).parent.is_dir():
+        raise InvalidSetting(f"The folder {str(Path(path).parent)!r} for the SQLite file doesn't exist; make it.")
+    return parsed.set(drivername="sqlite+aiosqlite")
+
+
+def _postgresql_engine(server: PostgreSQLServer, pool_size: int) -> AsyncEngine:
+    statements: dict[str, object] = {"prepared_statement_cache_size": server.statements_kept}
+    if server.statements_kept == 0:
+        statements["prepared_statement_name_func"] = str  # the empty name: the next statement takes its place
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,  # a hard bound: a gateway must never exhaust the server's connections
+        pool_timeout=server.times.answer_s,
+        connect_args={"async_creator_fn": server.connect, **statements},
+    )
+    if server.begin_query is not None:
+        event.listen(engine.sync_engine, "begin", partial(_begin_postgresql, server.begin_query))
+    return engine
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(url, hide_parameters=True, pool_size=pool_size, max_overflow=0)
     event.listen(engine.sync_engine, "connect", prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
-def _driver(engine: AsyncEngine) -> Driver:
-    if engine.dialect.name == "sqlite":
-        return SQLiteDriver(engine.url.database or "")
-    _, options = engine.dialect.create_connect_args(engine.url)
-    known = {name: value for name, value in options.items() if not name.startswith("prepared_statement_")}
-    return PostgreSQLDriver({**known, **_POSTGRESQL_LIMITS})
+def _begin_postgresql(query: str, connection: Connection) -> None:
+    connection.exec_driver_sql(query)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -193,19 +210,31 @@ def _mapped() -> Iterator[None]:
         reason = unavailable_reason(error)
         if reason is None:
             raise
-        raise LedgerUnavailable(reason) from error
+        locked = sqlstate_of(error) == _ROWS_LOCKED
+        raise (RowsLocked() if locked else LedgerUnavailable(reason)) from error
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """PostgreSQL's code of the error, if it is one of its."""
+    sqlstate = getattr(_driver_error(error), "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def unavailable_reason(error: BaseException) -> str | None:
     """Why this error means that the database is away, in words without names, hosts or SQL; None if it doesn't."""
-    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    sqlstate = getattr(driver_error, "sqlstate", None)
-    if isinstance(sqlstate, str):
+    driver_error = _driver_error(error)
+    if (sqlstate := sqlstate_of(error)) is not None:
         return next((_POSTGRESQL_AWAY[sqlstate[:n]] for n in (5, 2) if sqlstate[:n] in _POSTGRESQL_AWAY), None)
     if isinstance(driver_error, sqlite3.Error):
         return _SQLITE_AWAY.get(getattr(driver_error, "sqlite_errorcode", 0) & 0xFF)
     if isinstance(driver_error, PoolTimeoutError | TimeoutError):
         return "the database did not answer in time"
+    if isinstance(driver_error, ssl.SSLError):
+        return "the database's TLS or certificate isn't accepted"
     if isinstance(driver_error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError):
         return "the database can't be reached"
     if isinstance(error, DBAPIError) and error.connection_invalidated:

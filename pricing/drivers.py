@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import asyncpg
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
+from pricing.postgres_server import PostgreSQLServer
 from pricing.prepared import Link, PostgreSQLLink
 
 Result = TypeVar("Result")
@@ -43,16 +44,16 @@ class Driver(Protocol):
 class PostgreSQLDriver:
     """A connection of asyncpg's, made when it is first needed and again after whatever failed on it."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
+    def __init__(self, server: PostgreSQLServer) -> None:
+        self._server = server
         self._connection: asyncpg.Connection | None = None
 
     async def transact(self, work: Callable[[Link], Result]) -> Result:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(**self._options)
+            self._connection = await self._server.connect()
         connection = self._connection
         try:
-            await connection.execute("BEGIN")
+            await connection.execute(self._server.begin)
             # `work` is plain code; where it waits for the driver, this task does.
             result = await greenlet_spawn(work, PostgreSQLLink(connection))
             await connection.execute("COMMIT")

@@ -3,6 +3,7 @@
     PricingError
       InsufficientFunds     the reservation does not fit into what is left            -> 402
       LedgerUnavailable     the database can't be reached or can't be written         -> 503, Retry-After
+        RowsLocked          another process holds the rows for too long               -> as above
       SchemaMismatch        the database's schema is not the one this code needs      -> refuse to start
       DuplicateRequest      this request id was used already                          -> 409
       DuplicateName         an account, key or secret of this name exists             -> 409
@@ -30,6 +31,7 @@ __all__ = [
     "LedgerUnavailable",
     "MissingPackage",
     "PricingError",
+    "RowsLocked",
     "SchemaMismatch",
     "UnknownAccount",
     "UnknownKey",
@@ -60,6 +62,13 @@ class LedgerUnavailable(PricingError):
     def __init__(self, reason: str, retry_after_s: int = 2) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"The ledger is not available ({reason}). Try again in {retry_after_s} s.")
+
+
+class RowsLocked(LedgerUnavailable):
+    """Another process holds rows (or a table) that were needed, and nothing was done; the database itself works."""
+
+    def __init__(self) -> None:
+        super().__init__("another process holds the rows")
 
 
 class SchemaMismatch(PricingError):

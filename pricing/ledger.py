@@ -92,6 +92,11 @@ class Ledger:
         return self._writer.available and not self._closing
 
     @property
+    def stalled(self) -> bool:
+        """Whether nothing can be written because another process holds the rows of all who ask."""
+        return self._writer.stalled
+
+    @property
     def unsettled(self) -> int:
         """Settlements (and voids) that are not durable yet."""
         return self._writer.unsettled

@@ -21,6 +21,7 @@ class LedgerSettings:
     - `batch_max`: reservations and, again, settlements in one commit.
     - `retry_ms_max`: the longest pause between tries while the database is away.
     - `close_ms_max`: for how long `Ledger.close` tries to write what is left.
+    - `lock_patience_ms`: for how long a reservation waits while another process holds its account's or key's row.
     - `balance_age_ms_max`: for how long a known balance may refuse without asking the database.
     - `entry_days`: entries older than this are removed (they stay in the daily roll-up); None keeps all.
     - `commit_observer` gets nanoseconds and operations of each group commit, for metrics.
@@ -34,6 +35,7 @@ class LedgerSettings:
     batch_max: int = 500
     retry_ms_max: int = 1_000
     close_ms_max: int = 10_000
+    lock_patience_ms: int = 8_000
     balance_age_ms_max: int = 500
     entry_days: int | None = None
     clock: Clock = system_clock

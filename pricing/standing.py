@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -83,11 +83,15 @@ def fresh_columns(limit: Limit, now: int) -> dict[str, object]:
     }
 
 
-def lock(connection: Link, table: Table, ids: Iterable[int]) -> dict[int, Standing]:
-    """Lock these rows in the order of their ids (SQLite has locked everything already) and read them."""
+def lock(connection: Link, table: Table, ids: Iterable[int], *, skip_locked: bool = False) -> dict[int, Standing]:
+    """Lock these rows in the order of their ids (SQLite has locked everything already) and read them.
+
+    With `skip_locked` those that another process holds are left out, instead of waited for; see `held_by_others`.
+    """
     ordered = sorted(set(ids))
     if not ordered:
         return {}
+    statement = (_LOCK_FREE if skip_locked else _LOCK)[table]
     return {
         row.id: Standing(
             row.id,
@@ -97,8 +101,14 @@ def lock(connection: Link, table: Table, ids: Iterable[int]) -> dict[int, Standi
             row.reserved,
             row.spent_total,
         )
-        for row in _LOCK[table].rows(connection, padded(ordered))
+        for row in statement.rows(connection, padded(ordered))
     }
+
+
+def held_by_others(connection: Link, table: Table, ids: Iterable[int], locked: Container[int]) -> set[int]:
+    """Those of these rows that a `lock` with `skip_locked` left out although they are there."""
+    missing = sorted(row_id for row_id in set(ids) if row_id not in locked)
+    return {row.id for row in _THERE[table].rows(connection, padded(missing))} if missing else set()
 
 
 def write_back(connection: Link, table: Table, standings: Iterable[Standing]) -> None:
@@ -117,7 +127,7 @@ def write_back(connection: Link, table: Table, standings: Iterable[Standing]) ->
         _WRITE_BACK[table].run(connection, values)
 
 
-def _lock(table: Table) -> Select[Any]:
+def _lock(table: Table, *, skip_locked: bool = False) -> Select[Any]:
     columns = table.c
     return (
         select(
@@ -131,15 +141,20 @@ def _lock(table: Table) -> Select[Any]:
         )
         .where(columns.id.in_(bindparam("ids", expanding=True)))
         .order_by(columns.id)
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=True, skip_locked=skip_locked)
     )
 
 
-# Each group commit runs these four: they are built once.
-_LOCK: Final = {table: PreparedQuery(_lock(table)) for table in (tables.accounts, tables.keys)}
+# Each group commit runs statements of these: they are built once.
+_TABLES: Final = (tables.accounts, tables.keys)
+_LOCK: Final = {table: PreparedQuery(_lock(table)) for table in _TABLES}
+_LOCK_FREE: Final = {table: PreparedQuery(_lock(table, skip_locked=True)) for table in _TABLES}
+_THERE: Final = {
+    table: PreparedQuery(select(table.c.id).where(table.c.id.in_(bindparam("ids", expanding=True))))
+    for table in _TABLES
+}
 _WRITE_BACK: Final = {
-    table: PreparedChange(update(table).where(table.c.id == bindparam("row_id")))
-    for table in (tables.accounts, tables.keys)
+    table: PreparedChange(update(table).where(table.c.id == bindparam("row_id"))) for table in _TABLES
 }
 
 

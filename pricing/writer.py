@@ -9,11 +9,12 @@ import time
 from collections import deque
 from typing import Final
 
+from pricing.aside import Aside
 from pricing.clock import monotonic
 from pricing.commit import Batch, Written, commit, missing_entries, write_checkpoints
 from pricing.cost import NO_TOKENS
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable
+from pricing.errors import LedgerUnavailable, RowsLocked
 from pricing.known import KnownBalances
 from pricing.money import Picodollars
 from pricing.process import Process
@@ -41,6 +42,8 @@ class Writer:
         self._finals: deque[FinalState] = deque()
         self._held: dict[str, Reservation] = {}  # settled, not written yet
         self._stuck: list[FinalState] = []
+        self._aside = Aside(settings.lock_patience_ms)
+        self._written_at = monotonic()
         self._in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -58,7 +61,12 @@ class Writer:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be written."""
-        return not (self._claims or self._finals or self._in_flight or self._held)
+        return not (self._claims or self._finals or self._in_flight or self._held or len(self._aside))
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing could be written since what waits now began to wait for rows that another process holds."""
+        return self._aside.since is not None and self._written_at < self._aside.since
 
     def knows(self, request_id: str) -> bool:
         """Whether a request of this id is not yet written to its end."""
@@ -92,7 +100,7 @@ class Writer:
 
     async def write_finals(self) -> None:
         """Write what lingers now, and return when it is written, or at once while the database is away."""
-        waiting = self._held.keys() - {final.request_id for final in self._stuck}
+        waiting = self._held.keys() - {final.request_id for final in self._stuck} - self._aside.finals
         while self.available and waiting & self._held.keys():
             await self.hurry()
 
@@ -110,7 +118,7 @@ class Writer:
 
     async def _step(self) -> None:
         """Whatever is due now."""
-        while self._claims or self._finals:
+        while self._claims or self._finals or self._aside.is_due(monotonic()):
             if (early := self._commit_not_before - monotonic()) > 0:
                 await asyncio.sleep(early / 1000)
             self._commit_not_before = monotonic() + self._settings.commit_interval_ms
@@ -138,16 +146,17 @@ class Writer:
         self._checkpoint_due = monotonic() + self._settings.checkpoint_ms
 
     async def _commit_batch(self) -> None:
-        count = self._settings.batch_max
-        finals = [self._finals.popleft() for _ in range(min(count, len(self._finals)))]
-        claims = [self._claims.popleft() for _ in range(min(count, len(self._claims)))]
-        self._in_flight = len(finals) + len(claims)
+        again = self._aside.is_due(monotonic())
+        batch = self._aside.take(self._settings.batch_max) if again else self._next_batch()
+        if not batch:
+            return
+        self._in_flight = len(batch)
         started = time.perf_counter_ns()
         try:
-            await self._commit(Batch(finals, claims))
+            await self._commit(batch, skip_locked=again)
         except LedgerUnavailable as error:
-            self._finals.extendleft(reversed(finals))
-            for claim in claims:
+            self._finals.extendleft(reversed(batch.finals))
+            for claim in batch.claims:
                 if not claim.is_decided:  # a part of the batch may have been written
                     self._refuse(claim, error)
             raise
@@ -156,19 +165,33 @@ class Writer:
             progress, self._progress = self._progress, asyncio.Event()
             progress.set()
         if self._settings.commit_observer is not None:
-            self._settings.commit_observer(time.perf_counter_ns() - started, len(finals) + len(claims))
+            self._settings.commit_observer(time.perf_counter_ns() - started, len(batch))
 
-    async def _commit(self, batch: Batch) -> None:
+    def _next_batch(self) -> Batch:
+        count = self._settings.batch_max
+        finals = [self._finals.popleft() for _ in range(min(count, len(self._finals)))]
+        claims = [self._claims.popleft() for _ in range(min(count, len(self._claims)))]
+        return self._aside.sift(Batch(finals, claims), monotonic())
+
+    async def _commit(self, batch: Batch, *, skip_locked: bool = False) -> None:
+        now = self._settings.clock()
         try:
-            written = await commit(self._database, self._process.id, batch, self._settings.clock())
+            written = await commit(self._database, self._process.id, batch, now, skip_locked=skip_locked)
         except LedgerUnavailable:
             raise
         except Exception as error:
-            await self._commit_apart(batch, error)
+            await self._commit_apart(batch, error, skip_locked)
         else:
-            await self._take_in(batch, written)
+            self._aside.learn(batch, written.locked, monotonic())
+            rest = self._aside.sift(batch, monotonic())
+            for claim in self._aside.impatient(monotonic()):
+                self._drop(claim)
+                claim.decide(RowsLocked())
+            if rest:
+                self._written_at = monotonic()
+                await self._take_in(rest, written)
 
-    async def _commit_apart(self, batch: Batch, error: Exception) -> None:
+    async def _commit_apart(self, batch: Batch, error: Exception, skip_locked: bool) -> None:
         """Something in the batch can't be written at all. Halve it until that one is alone; the rest is written."""
         finals, claims = list(batch.finals), list(batch.claims)
         if len(finals) + len(claims) == 1:
@@ -182,8 +205,8 @@ class Writer:
             Batch(finals[:half_finals], claims[:half_claims]),
             Batch(finals[half_finals:], claims[half_claims:]),
         ):
-            if part.finals or part.claims:
-                await self._commit(part)
+            if part:
+                await self._commit(part, skip_locked=skip_locked)
 
     async def _take_in(self, batch: Batch, written: Written) -> None:
         now = self._settings.clock()
@@ -252,6 +275,7 @@ class Writer:
         logger.error("The ledger is unavailable: %s %d settlements wait", error, len(self._held))
         self.available = False
         pause = _RETRY_MS_MIN
+        self._claims.extend(self._aside.give_up_claims())
         while not self.available:
             while self._claims:
                 self._refuse(self._claims.popleft(), error)
@@ -265,7 +289,7 @@ class Writer:
         logger.warning("The ledger is available again")
 
     async def _wait(self) -> None:
-        due = min(self._checkpoint_due, self._heartbeat_due) - monotonic()
+        due = min(self._checkpoint_due, self._heartbeat_due, self._aside.retry_at or self._heartbeat_due) - monotonic()
         if due > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due / 1000):
