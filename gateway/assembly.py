@@ -9,6 +9,7 @@ from gateway.budget_watch import BudgetWatch
 from gateway.fleet import Fleet
 from gateway.gauges import register_gauges
 from gateway.idempotency import Idempotency
+from gateway.ledger_database import ledger_database
 from gateway.limit_shared import open_limits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -22,7 +23,6 @@ from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
 from pricing.idempotency import IdempotencyStore
 from pricing.ledger import Ledger, LedgerSettings
-from pricing.migrations import check, upgrade
 from pricing.usage import Usage
 
 
@@ -37,13 +37,15 @@ async def open_gateway(
     release = version("farebox")
     metrics = Metrics(release, together=settings.workers > 1)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_open_database(settings))
+        database = await stack.enter_async_context(ledger_database(settings))
         first_keys = await ensure_keys(database, settings)
         ledger = await Ledger.open(
             database,
             LedgerSettings(
                 lease_ms=int(settings.lease_seconds * 1000),
                 checkpoint_ms=int(settings.checkpoint_seconds * 1000),
+                lock_patience_ms=int(settings.database_statement_seconds * 1000),
+                entry_days=settings.ledger_entry_days,
                 commit_observer=metrics.commit,
             ),
         )
@@ -83,21 +85,8 @@ async def open_gateway(
 
 async def prepare_database(settings: Settings) -> FirstKeys:
     """The database as `open_gateway` leaves it, before several processes open it at once. Raises PricingError."""
-    async with _open_database(settings) as database:
+    async with ledger_database(settings) as database:
         return await ensure_keys(database, settings)
-
-
-@asynccontextmanager
-async def _open_database(settings: Settings) -> AsyncIterator[Database]:
-    if settings.embedded_database:
-        settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
-    database = await Database.open(settings.database)
-    try:
-        # The embedded database belongs to this gateway alone; a shared one is migrated on purpose.
-        await (upgrade(database) if settings.embedded_database else check(database))
-        yield database
-    finally:
-        await database.close()
 
 
 def _idempotency(database: Database, ledger: Ledger, settings: Settings) -> Idempotency:

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from gateway.commands.settings_flags import add_settings, settings_of
+from gateway.ledger_database import ledger_database
 from pricing.database import Database
-from pricing.migrations import check, upgrade
 
 Row = Mapping[str, object]
 
@@ -20,16 +20,9 @@ def add_database_flags(parser: argparse.ArgumentParser) -> None:
 
 @asynccontextmanager
 async def open_database(options: argparse.Namespace) -> AsyncIterator[Database]:
-    """The database of the settings, its schema up to date. Raises LedgerUnavailable, SchemaMismatch."""
-    settings = settings_of(options)
-    if settings.embedded_database:
-        settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
-    database = await Database.open(settings.database)
-    try:
-        await (upgrade(database) if settings.embedded_database else check(database))
+    """The database of the settings, its schema up to date. Raises SettingsError and PricingError."""
+    async with ledger_database(settings_of(options)) as database:
         yield database
-    finally:
-        await database.close()
 
 
 def show_rows(rows: Sequence[Row], as_json: bool, nothing: str) -> None:

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 
 from gateway.commands.settings_flags import add_settings, settings_of
-from pricing.database import Database
-from pricing.migrations import check, upgrade
+from gateway.ledger_database import any_database
+from pricing.migrations import MIGRATION_TIMES, check, upgrade
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,15 +21,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 async def _run(options: argparse.Namespace, name: str) -> int:
-    settings = settings_of(options)
-    if settings.embedded_database:
-        settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
-    database = await Database.open(settings.database)
-    try:
-        if name == "upgrade":
-            await upgrade(database)
-        await check(database)
-    finally:
-        await database.close()
+    times = MIGRATION_TIMES if name == "upgrade" else None
+    async with any_database(settings_of(options), times) as database:
+        await (upgrade(database) if name == "upgrade" else check(database))
     print("The schema is up to date." if name == "upgrade" else "This version can work with the schema.")
     return 0

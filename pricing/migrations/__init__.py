@@ -19,9 +19,13 @@ from sqlalchemy import Connection, select, text
 from pricing import tables
 from pricing.database import Database
 from pricing.errors import SchemaMismatch
+from pricing.postgres_server import DatabaseTimes
 
 REVISION: Final = "0001"
 """The schema that this code is written for."""
+
+MIGRATION_TIMES: Final = DatabaseTimes(lock_ms=60_000, idle_ms=60_000, statement_ms=3_600_000)
+"""For a connection that migrates: a large table takes its time, and another process that migrates is waited for."""
 
 _LOCK: Final = 7_203_541_188_150_000  # any number; the advisory lock of those who migrate
 
