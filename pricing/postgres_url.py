@@ -36,6 +36,12 @@ _FOR_ASYNCPG: Final = frozenset(
     ]
 )
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "sslmode": _SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+    "gsslib": ("gssapi", "sspi"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ def read_postgres_url(url: str) -> PostgreSQLAddress:
         options.setdefault("sslmode", str(ours.pop("ssl")))
     if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", options.get("port", "5432"), re.ASCII):
         raise InvalidSetting(f"The database URL's port is {shorten(options['port'])}; it is a number such as 5432.")
-    _check_tls(options)
+    _check(options)
     database = found["database"] or ""
     return PostgreSQLAddress(
         dsn=f"postgresql://{found['hosts']}/{database}"
@@ -100,9 +106,10 @@ def _options(query: str) -> dict[str, str]:
     return options
 
 
-def _check_tls(options: Mapping[str, str]) -> None:
-    if (mode := options.get("sslmode")) is not None and mode not in _SSL_MODES:
-        raise InvalidSetting(f"The database URL's sslmode is {shorten(mode)}; it can be {', '.join(_SSL_MODES)}.")
+def _check(options: Mapping[str, str]) -> None:
+    for name, choices in _CHOICES.items():
+        if (value := options.get(name)) is not None and value not in choices:
+            raise InvalidSetting(f"The database URL's {name} is {shorten(value)}; it can be {', '.join(choices)}.")
     for name in _FILES:
         if name in options and not Path(options[name]).is_file():
             raise InvalidSetting(f"The database URL's {name} names no file: {shorten(options[name])}.")

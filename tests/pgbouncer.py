@@ -23,7 +23,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
 max_client_conn = 100
-default_pool_size = 3
+default_pool_size = {sessions}
 logfile = {folder}/pgbouncer.log
 pidfile = {folder}/pgbouncer.pid
 """
@@ -31,7 +31,7 @@ pidfile = {folder}/pgbouncer.pid
 
 @contextmanager
 def running_pgbouncer(server_url: str, mode: str) -> Iterator[str]:
-    """Gives a URL without a database. Few server sessions are shared by many clients, whoever comes."""
+    """Gives a URL without a database. In transaction mode few sessions are shared by whoever comes."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         missing("pgbouncer", "install Debian's package `pgbouncer`.")
@@ -44,11 +44,18 @@ def running_pgbouncer(server_url: str, mode: str) -> Iterator[str]:
         folder = Path(name)
         settings = folder / "pgbouncer.ini"
         settings.write_text(
-            CONFIGURATION.format(host=host, user=server.username or "postgres", port=port, mode=mode, folder=folder)
+            CONFIGURATION.format(
+                host=host,
+                user=server.username or "postgres",
+                port=port,
+                mode=mode,
+                sessions=3 if mode == "transaction" else 20,  # in session mode each client needs its own
+                folder=folder,
+            )
         )
         command = [program, str(settings)]
-        if os.geteuid() == 0:  # it doesn't run as root
-            command += ["-u", "nobody"]
+        if os.geteuid() == 0:  # it doesn't run as root, and must reach the server's socket
+            command += ["-u", Path(host).owner()]
             folder.chmod(0o777)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
