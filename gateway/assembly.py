@@ -53,7 +53,7 @@ async def open_gateway(
         keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
         stack.push_async_callback(keys.close)
         pipeline = Pipeline(ledger, metrics, seconds_max=settings.request_timeout_seconds)
-        limits = open_limits(settings, metrics)
+        limits = await open_limits(settings, metrics)
         stack.push_async_callback(limits.close)
         webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
         stack.push_async_callback(webhooks.close)

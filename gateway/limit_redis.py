@@ -10,15 +10,12 @@ import contextlib
 from collections import defaultdict, deque
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from gateway.limit_clients import LimitsRedis, RedisUnsuitableError
 from gateway.limit_scripts import COUNT, LEAVE, RENEW
 from gateway.limit_store import WINDOW_MS, Bound, Bounds, Kind, Level, Levels
 
-CONNECTIONS_MAX = 64
 OWED_MAX = 10_000  # more are left to their leases
 REFUSED: tuple[Kind | None, ...] = (None, "requests", "tokens", "concurrent")
 
@@ -34,17 +31,7 @@ class RedisStore:
         self._timeout_seconds = timeout_seconds
         self._lease_ms = lease_ms
         self._window_ms = window_ms
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),  # a retry would double the bounded latency
-        )
-        self._redis = Redis(connection_pool=pool)
-        self._count = self._redis.register_script(COUNT)
-        self._leave = self._redis.register_script(LEAVE)
-        self._renew = self._redis.register_script(RENEW)
+        self._redis = LimitsRedis(url, timeout_seconds)
         self._slots: dict[str, str] = {}  # visit -> scope, of those that run
         self._leaving: defaultdict[str, set[str]] = defaultdict(set)  # scope -> visits whose slot is being freed
         self._owed: deque[tuple[str, Bounds, int | None]] = deque(maxlen=OWED_MAX)
@@ -83,8 +70,13 @@ class RedisStore:
         self._owed.append((visit, bounds, tokens))
 
     async def ping(self) -> None:
-        """Raises RedisAway."""
-        await self._bounded(self._redis.ping())
+        """Return when it works, which may take some seconds. Raises RedisAway, RedisUnsuitableError."""
+        try:
+            await self._redis.check()
+        except RedisUnsuitableError:
+            raise
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _away(error) from error
 
     def catch_up(self) -> None:
         """Redis is back: free what was left meanwhile."""
@@ -96,16 +88,14 @@ class RedisStore:
             self._renewing.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._timeout_seconds)
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.aclose()
-            await self._redis.connection_pool.disconnect()
+        await self._redis.close()
 
     async def _levels(self, step: str, visit: str, bounds: Bounds, tokens: int) -> Levels:
         limits = [-1 if bound is None else bound.limit for bound in (bounds.requests, bounds.tokens, bounds.concurrent)]
         # A slot that this process has freed must not refuse its next request, even if Redis hears of it later.
         leaving = self._leaving.get(bounds.concurrent.scope, ()) if bounds.concurrent is not None else ()
         arguments: list[str | int] = [step, visit, self._window_ms, self._lease_ms, *limits, tokens, *leaving]
-        found: list[int] = await self._bounded(self._count(keys=_names(bounds), args=arguments))
+        found: list[int] = await self._bounded(self._redis.run(COUNT, _names(bounds), arguments))
         refused, *numbers = map(int, found)
         return Levels(Level(*numbers[0:3]), Level(*numbers[3:6]), Level(numbers[6]), REFUSED[refused])
 
@@ -114,7 +104,7 @@ class RedisStore:
             # Where Redis is away, the slot's lease runs out and the tokens leave the window by themselves.
             with contextlib.suppress(RedisAway):
                 arguments: list[str | int] = [visit, -1 if tokens is None else tokens]
-                await self._bounded(self._leave(keys=_names(bounds)[1:], args=arguments))
+                await self._bounded(self._redis.run(LEAVE, _names(bounds)[1:], arguments))
         finally:
             self._leaving[scope].discard(visit)
             if not self._leaving[scope]:
@@ -129,14 +119,18 @@ class RedisStore:
             for scope, visits in by_scope.items():
                 with contextlib.suppress(RedisAway):
                     name = _name(Bound(scope, 0), "concurrent")
-                    await self._bounded(self._renew(keys=[name], args=[self._lease_ms, *visits]))
+                    await self._bounded(self._redis.run(RENEW, [name], [self._lease_ms, *visits]))
 
     async def _bounded(self, call: Any) -> Any:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await call
         except (RedisError, OSError, TimeoutError) as error:
-            raise RedisAway(f"{type(error).__name__}: {error}"[:200]) from error
+            raise _away(error) from error
+
+
+def _away(error: Exception) -> RedisAway:
+    return RedisAway(f"{type(error).__name__}: {error}"[:200])
 
 
 def _names(bounds: Bounds) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prometheus_client import Counter
 
 from gateway.errors import Unavailable
+from gateway.limit_clients import RedisUnsuitableError
 from gateway.limit_redis import RedisAway, RedisStore
 from gateway.limit_store import Bounds, Levels, MemoryStore
 from gateway.limits import LimitDefaults, RateLimits
@@ -41,6 +42,13 @@ class SharedLimits:
         self._refuse = refuse
         self._on_fallback = on_fallback
         self._probing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect; where Redis is away, go on without it. Raises RedisUnsuitableError."""
+        try:
+            await self._redis.ping()
+        except RedisAway as error:
+            self._lost(error)
 
     async def enter(self, visit: str, bounds: Bounds) -> Levels:
         if self.shared:
@@ -109,14 +117,14 @@ class SharedLimits:
         while not self.shared:
             await asyncio.sleep(pause)
             pause = min(max(PROBE_SECONDS_MIN, 2 * pause), PROBE_SECONDS_MAX)
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisAway, RedisUnsuitableError):
                 await self._redis.ping()
                 self.shared = True
                 self._redis.catch_up()
                 log.warning("Redis is back; limits are shared again")
 
 
-def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
+async def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
     """The limits that the settings ask for, in Redis where there is one. Raises SettingsError."""
     defaults = LimitDefaults(
         settings.limit_requests_per_minute, settings.limit_tokens_per_minute, settings.limit_concurrent_requests
@@ -129,9 +137,9 @@ def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
             timeout_seconds=settings.redis_timeout_seconds,
             lease_ms=int(settings.lease_seconds * 1000),
         )
-    except ValueError:  # its text would show the password
+    except ValueError as error:
         raise SettingsError(
-            "FAREBOX_REDIS_URL is wrong: it must look like redis://user:password@host:6379/0, rediss:// or unix://."
+            f"FAREBOX_REDIS_URL is wrong: {error}. It looks like redis://user:password@host:6379/0."
         ) from None
     fallbacks = Counter(
         "farebox_limit_fallbacks",
@@ -144,6 +152,11 @@ def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
         refuse=settings.limits_without_redis == "refuse",
         on_fallback=fallbacks.inc,
     )
+    try:
+        await shared.open()
+    except RedisUnsuitableError as error:
+        await shared.close()
+        raise SettingsError(f"FAREBOX_REDIS_URL is wrong: {error}.") from None
     metrics.gauge(
         "farebox_limits_shared", "1 while limits are shared through Redis.", [], lambda: {(): shared.shared}, "min"
     )
