@@ -122,7 +122,7 @@ def geometry_of(source: str, config: Path | None = None) -> Geometry:
     if path.is_file():
         try:
             return Geometry.of_config(json.loads(path.read_text(encoding="utf-8")))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, OSError) as error:
             raise EngineStartError(f"{path} is not the config.json of a Llama: {error}.") from None
     if config is None and source in KNOWN:
         return KNOWN[source]

@@ -1,6 +1,7 @@
 """The first account and keys, so that a fresh start can be used at once."""
 
 import getpass
+import os
 from dataclasses import dataclass, field
 
 from gateway.settings import Settings
@@ -56,4 +57,7 @@ async def _account(database: Database, name: str) -> Account:
 
 def operator() -> str:
     """Who runs a command, for the audit log."""
-    return f"cli:{getpass.getuser()}"
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # in a container the user may have no name
+        return f"cli:{os.getuid()}"

@@ -136,6 +136,8 @@ def read_cards(path: Path) -> list[Card]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogError(f"The card file {path} can't be read: {error.strerror}. Check FAREBOX_CARDS.") from None
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"The card file {path} isn't UTF-8: byte {error.start} is none of it.") from None
     cards = _parse(text, str(path))
     return [
         card.model_copy(update={"source": str(path.parent / card.source)}) if card.source.startswith(".") else card
@@ -149,7 +151,7 @@ def _parse(text: str, where: str) -> list[Card]:
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{where} is not valid TOML: {error}.") from None
     tables = document.get("model", [])
-    if not isinstance(tables, list) or not tables:
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CatalogError(f"{where} holds no model card; a card starts with the line [[model]].")
     return [_card(table, index, where) for index, table in enumerate(tables)]
 

@@ -21,7 +21,7 @@ async def ledger_database(settings: Settings) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def any_database(settings: Settings, times: DatabaseTimes | None = None) -> AsyncIterator[Database]:
     """The database, whatever its schema. Raises SettingsError, LedgerUnavailable, InvalidSetting."""
-    if settings.embedded_database:
+    if settings.database_url is None or settings.embedded_database:
         make_data_dir(settings)
     database = await Database.open(settings.database, times=times or _times(settings))
     try:
@@ -45,6 +45,10 @@ def _times(settings: Settings) -> DatabaseTimes:
 
 def make_data_dir(settings: Settings) -> None:
     """The folder of the embedded database. Raises SettingsError."""
+    if "?" in str(settings.data_dir) or not str(settings.data_dir).isprintable():
+        raise SettingsError(
+            f"The data folder {str(settings.data_dir)!r} can't be used: its name has a ? or what can't be printed."
+        )
     try:
         settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # the latter where there is no such home

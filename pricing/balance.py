@@ -8,7 +8,7 @@ from typing import Final
 
 from pricing.clock import day_start, month_start
 from pricing.errors import InvalidAmount
-from pricing.money import PICODOLLARS_MAX, Picodollars
+from pricing.money import PICODOLLARS_MAX, Picodollars, format_usd
 
 _NOTHING: Final = Picodollars(0)
 
@@ -32,7 +32,9 @@ class Limit:
 
     def __post_init__(self) -> None:
         if not 0 <= self.amount <= PICODOLLARS_MAX:
-            raise InvalidAmount(f"A limit of {self.amount} picodollars can't be; it is from 0 to {PICODOLLARS_MAX}.")
+            raise InvalidAmount(
+                f"A limit of {format_usd(self.amount)} USD can't be; it is from 0 to {format_usd(PICODOLLARS_MAX)} USD."
+            )
         if self.kind is LimitKind.NONE and self.amount:
             raise InvalidAmount("A limit of kind 'none' has no amount; choose day, month, total or prepaid.")
 

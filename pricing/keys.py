@@ -15,7 +15,7 @@ from pricing import tables
 from pricing.accounts import limit_text
 from pricing.audit import Change, change, record_change
 from pricing.balance import Balance
-from pricing.clock import Clock, system_clock
+from pricing.clock import Clock, iso_time, system_clock
 from pricing.database import Database, padded
 from pricing.errors import DuplicateName, InvalidSetting, UnknownAccount, UnknownKey
 from pricing.key import Key, KeyTerms, NewKey, Role, key_of
@@ -48,6 +48,7 @@ class Keys:
         Raises UnknownAccount, DuplicateName (name or secret taken), InvalidSetting.
         """
         checked_name("name of a key", name)
+        _check_terms(terms, None, self._clock())
         if secret is None:
             secret = new_secret()
         else:
@@ -129,6 +130,7 @@ class Keys:
         """
         async with change(self._database) as (connection, version):
             before = key_of(await _row(connection, key_id)).terms
+            _check_terms(terms, before, self._clock())
             if terms.limit != before.limit:
                 await connection.run_sync(replace_limit, tables.keys, key_id, terms.limit, self._clock())
             key = await _set(connection, key_id, version=version, **_term_columns(terms))
@@ -194,6 +196,15 @@ class Keys:
             key_id=key.id,
             changes=changes,
         )
+
+
+def _check_terms(terms: KeyTerms, before: KeyTerms | None, now: int) -> None:
+    """What is new in them must make sense; what a key has already, it may keep."""
+    for model in (terms.models or frozenset()) - ((before and before.models) or frozenset()):
+        checked_name("name of a model", model, 256)
+    ends = terms.expires_at
+    if ends is not None and ends <= now and (before is None or ends != before.expires_at):
+        raise InvalidSetting(f"The key would end at {iso_time(ends)}, which has passed; give a time that is to come.")
 
 
 def _term_columns(terms: KeyTerms) -> dict[str, object]:

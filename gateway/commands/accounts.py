@@ -10,6 +10,7 @@ from pricing.accounts import Account, Accounts
 from pricing.balance import Limit, LimitKind
 from pricing.errors import InvalidSetting, UnknownAccount
 from pricing.money import format_usd, parse_usd
+from pricing.text import checked_name
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -113,7 +114,7 @@ async def _suspend(options: argparse.Namespace, suspend: bool) -> int:
 
 
 async def _find(accounts: Accounts, name: str) -> Account:
-    account = await accounts.find(name)
+    account = await accounts.find(checked_name("name of an account", name))
     if account is None:
         raise UnknownAccount(f'There is no account "{name}". `farebox accounts list` shows all.')
     return account

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from engine.errors import EngineStartError
 from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, fit, geometry_of, gpus_asked_for
-from gateway.catalog import Model, load_catalog
+from gateway.catalog import ALL, CatalogError, Model, load_catalog
 from gateway.commands.common import show_rows
 from gateway.commands.settings_flags import add_settings, settings_of
+
+GPUS_MAX = 1024
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,14 +49,20 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Exit status 1 where one request of the card's full context has no room."""
-    options.models = options.card
-    [model] = load_catalog(settings_of(options))
+    options.models = None
+    settings = settings_of(options)
+    if options.card == ALL:
+        raise CatalogError("`farebox catalog check` looks at one card; `farebox catalog list` shows their names.")
+    [model] = load_catalog(settings.model_copy(update={"models": (options.card,)}))
     spec = model.engine
     if spec.precision == "fp8" and options.gpu not in FP8_GPUS:
         raise EngineStartError(
             f"{options.gpu} has no FP8; choose another GPU ({', '.join(sorted(FP8_GPUS))}) or --precision bf16."
         )
-    gpus = options.gpus or gpus_asked_for(spec)
+    gpus = gpus_asked_for(spec) if options.gpus is None else options.gpus
+    if not 1 <= gpus <= GPUS_MAX:
+        where = "The card's parallel sizes ask for" if options.gpus is None else "--gpus is"
+        raise EngineStartError(f"{where} {gpus}; the number of GPUs is from 1 to {GPUS_MAX}.")
     found = fit(spec, geometry_of(spec.source, options.config), GPU_BYTES[options.gpu], gpus)
     row = {
         "model": model.name,

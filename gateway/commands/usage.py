@@ -3,10 +3,15 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
+from typing import BinaryIO
 
 from gateway.commands.common import add_database_flags, open_database, show_rows
+from gateway.settings import SettingsError
 from pricing.accounts import Accounts
+from pricing.errors import InvalidSetting
 from pricing.export import export_csv, export_parquet
 from pricing.keys import Keys
 from pricing.money import format_usd
@@ -40,6 +45,8 @@ async def _totals(options: argparse.Namespace) -> int:
         if name not in DIMENSIONS:
             print(f"farebox: --by can't be {name!r}; it is any of {', '.join(DIMENSIONS)}.", file=sys.stderr)
             return 2
+    if options.since is not None and options.until is not None and options.since > options.until:
+        raise InvalidSetting(f"--until ({options.until}) is before --since ({options.since}).")
     async with open_database(options) as database:
         totals = await Usage(database).totals(by, since=options.since, until=options.until)
         keys = {key.id: f"{key.name} ({key.prefix})" for key in await Keys(database).list(include_revoked=True)}
@@ -71,7 +78,7 @@ async def _export(options: argparse.Namespace) -> int:
             if options.output is None:
                 print("farebox: Parquet is not for a terminal; name a file with --output.", file=sys.stderr)
                 return 2
-            with open(options.output, "wb") as target:  # noqa: ASYNC230, PTH123 - a command does nothing else meanwhile
+            with _output(options.output) as target:
                 rows = await export_parquet(database, target)
             print(f"{rows} entries written to {options.output}.", file=sys.stderr)
             return 0
@@ -79,8 +86,20 @@ async def _export(options: argparse.Namespace) -> int:
             async for chunk in export_csv(database):
                 sys.stdout.buffer.write(chunk)
             return 0
-        with open(options.output, "wb") as target:  # noqa: ASYNC230, PTH123
+        with _output(options.output) as target:
             async for chunk in export_csv(database):
                 target.write(chunk)
     print(f"Entries written to {options.output}.", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _output(name: str) -> Iterator[BinaryIO]:
+    """The file to write. Raises SettingsError where it can't be, or has no room for all of it."""
+    try:
+        with open(name, "wb") as target:  # noqa: PTH123 - a path as it was typed
+            yield target
+    except OSError as error:
+        raise SettingsError(
+            f"--output {name} can't be written: {error.strerror or error}; it doesn't hold all."
+        ) from None

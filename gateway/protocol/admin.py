@@ -141,12 +141,12 @@ class Page(Query):
 
 
 class AccountPage(Page):
-    name: Plain | None = None
+    name: Annotated[Plain, Field(min_length=1)] | None = None
 
 
 class KeyPage(Page):
     account_id: Id | None = None
-    prefix: Plain | None = None
+    prefix: Annotated[Plain, Field(min_length=1)] | None = None
     include_revoked: bool = False
 
 
