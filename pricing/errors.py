@@ -3,6 +3,7 @@
     PricingError
       InsufficientFunds     the reservation does not fit into what is left            -> 402
       LedgerUnavailable     the database can't be reached or can't be written         -> 503, Retry-After
+      Overtaken             another process took this one for dead and settled it     -> 503
       SchemaMismatch        the database's schema is not the one this code needs      -> refuse to start
       DuplicateRequest      this request id was used already                          -> 409
       DuplicateName         an account, key or secret of this name exists             -> 409
@@ -29,6 +30,7 @@ __all__ = [
     "InvalidSetting",
     "LedgerUnavailable",
     "MissingPackage",
+    "Overtaken",
     "PricingError",
     "SchemaMismatch",
     "UnknownAccount",
@@ -60,6 +62,13 @@ class LedgerUnavailable(PricingError):
     def __init__(self, reason: str, retry_after_s: int = 2) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"The ledger is not available ({reason}). Try again in {retry_after_s} s.")
+
+
+class Overtaken(PricingError):
+    """This process stood still for longer than its lease, and another one has settled the request meanwhile."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"The request {request_id!r} was settled as interrupted by another process. Send it again.")
 
 
 class SchemaMismatch(PricingError):
