@@ -74,8 +74,8 @@ class Core(AsyncLLM):
 
     @property
     def has_room(self) -> bool:
-        """See `engine.base.Engine`. There is none while there are more requests, of all front ends, than the engine runs
-        at once, or some waited after its last step: for memory, for a grammar. Which of them, vLLM doesn't tell.
+        """See `engine.base.Engine`. There is none while there are more requests, of all front ends, than the engine
+        runs at once, or some waited after its last step: for memory, for a grammar. Which, vLLM doesn't tell.
 
         Of several front ends only one hears of each step; without statistics none does. Then the number alone counts.
         """

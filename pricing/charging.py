@@ -29,13 +29,13 @@ from pricing.reservation import Outcome
 class Ending:
     """How a request ended, as far as its charge depends on it.
 
-    `sent` is how many of the completion tokens its client was sent before the end; `computed` says whether the engine
-    had room for the prompt, and so worked on it.
+    `sent` is how many of the completion tokens its client was sent before the end. `room`, for a client that left
+    before the first token, says whether nothing waited in the engine; None if the request had not reached it.
     """
 
     outcome: Outcome
     sent: int = 0
-    computed: bool = False
+    room: bool | None = None
 
 
 def charged_tokens(tokens: Tokens, ending: Ending) -> Tokens:
@@ -46,7 +46,7 @@ def charged_tokens(tokens: Tokens, ending: Ending) -> Tokens:
         case Outcome.CLIENT_GONE if tokens.completion:
             return tokens
         case Outcome.CLIENT_GONE:
-            return Tokens(tokens.prompt, 0, 0) if ending.computed else NO_TOKENS
+            return Tokens(tokens.prompt, 0, 0) if ending.room else NO_TOKENS
         case Outcome.ENGINE_ERROR | Outcome.INTERNAL_ERROR | Outcome.SHUTDOWN | Outcome.TIMED_OUT:
             return replace(tokens, completion=ending.sent) if ending.sent else NO_TOKENS
         case Outcome.VOID:

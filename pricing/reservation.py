@@ -77,6 +77,10 @@ class Final:
 class ReservationKeeper(Protocol):
     """What a reservation needs of the writer that made it."""
 
+    @property
+    def silence_max(self) -> float:
+        """Seconds. See `Reservation.silence_max`."""
+
     def finish(self, reservation: Reservation, final: Final) -> None:
         """Queue the end of a reservation."""
 
@@ -123,13 +127,20 @@ class Reservation:
         """Call back once `stands` waits no more, whichever way it was decided."""
         self._decided.add_done_callback(lambda _: call())
 
+    @property
+    def silence_max(self) -> float:
+        """For how many seconds its process may stand still until another one may have settled it: see `confirm`."""
+        return self._keeper.silence_max
+
     async def confirm(self) -> None:
         """Return if no other process has taken this one for dead and settled the request. For after a standstill.
 
         Raises Overtaken. While the database is away nobody can tell, and what runs may go on.
         """
+        call, self._overtaken = self._overtaken, None  # who asks is told by the error
         with contextlib.suppress(LedgerUnavailable):
             await self._keeper.write_checkpoint([self])
+        self._overtaken = call
         if self.is_overtaken:
             raise Overtaken(self.request_id)
 

@@ -52,6 +52,11 @@ class Writer:
         self._heartbeat_due = monotonic() + settings.heartbeat_ms
 
     @property
+    def silence_max(self) -> float:
+        """Half a lease: the last heartbeat was some time before this process stood still."""
+        return self._settings.lease_ms / 2000
+
+    @property
     def unsettled(self) -> int:
         """Ends of reservations that are not durable yet."""
         return len(self._held)
