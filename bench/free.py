@@ -13,15 +13,16 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from engine.base import TokenCounts
 from gateway import server
 from gateway.assembly import open_gateway
 from gateway.bootstrap import FirstKeys
 from gateway.fleet import Fleet
 from gateway.logs import configure_logging
 from gateway.pipeline import Pipeline
+from gateway.receipt import Receipt
 from gateway.settings import load_settings
 from gateway.state import Gateway
+from pricing.cost import NO_TOKENS
 from pricing.keys import Key, KeyTerms
 from pricing.money import Picodollars
 from pricing.reservation import Outcome, ReserveRequest
@@ -29,11 +30,16 @@ from pricing.reservation import Outcome, ReserveRequest
 
 class NoReservation:
     likely = True
+    silence_max = float("inf")
+    tokens_written = NO_TOKENS
 
     async def stands(self) -> None:
         return
 
     def follow(self, read: object) -> None:
+        return
+
+    def when_overtaken(self, call: object) -> None:
         return
 
     def settle(self, tokens: object, outcome: Outcome) -> Picodollars:
@@ -57,13 +63,10 @@ class NoTimer:
     def first_token(self) -> None:
         return
 
-    def token(self) -> None:
-        return
+    def token(self) -> float:
+        return 0.0
 
-    def disconnected(self) -> None:
-        return
-
-    def end(self, counts: TokenCounts, cost: Picodollars, outcome: str) -> None:
+    def end(self, receipt: Receipt) -> None:
         return
 
 
@@ -98,7 +101,7 @@ class NoAdmission:
     async def take_tokens(self, model: str, prompt_tokens: int, completion_tokens_max: int) -> None:
         return
 
-    def used(self, tokens: int) -> None:
+    def used(self, tokens: int | None) -> None:
         return
 
     def release(self) -> None:

@@ -257,6 +257,10 @@ class Engine(Protocol):
     def context_length(self) -> int:
         """In tokens, prompt and completion together. Known once started."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
     async def start(self) -> None:
         """Loads the weights and generates a token. Raises EngineStartError."""
 

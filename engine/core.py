@@ -59,6 +59,8 @@ class Core(AsyncLLM):
             admission_stats=theirs.admission_stats,
         )
         self._aborts: set[asyncio.Task[None]] = set()
+        for logger in self.logger_manager.stat_loggers if loggers else ():
+            logger.waiting = self.output_processor.waiting
         if statistics is Statistics.SERVING:
             # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
             self.log_stats = False
@@ -69,6 +71,18 @@ class Core(AsyncLLM):
     def __del__(self) -> None:
         # vLLM's would shut down once more, at interpreter exit with half of its modules gone.
         return
+
+    @property
+    def has_room(self) -> bool:
+        """See `engine.base.Engine`. There is none while there are more requests, of all front ends, than the engine
+        runs at once, or some waited after its last step: for memory, for a grammar. Which, vLLM doesn't tell.
+
+        Of several front ends only one hears of each step; without statistics none does. Then the number alone counts.
+        """
+        config, everywhere = self.vllm_config, self.admission_stats
+        requests = everywhere.get_num_requests() if everywhere else self.output_processor.get_num_unfinished_requests()
+        seats = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+        return bool(requests <= seats) and not any(self.output_processor.waiting.values())
 
     async def submit(
         self,

@@ -51,6 +51,10 @@ class EmbeddedEngine:
         """How many tokens the KV cache holds, as vLLM measured it at the start."""
         return self._require().cache_tokens
 
+    @property
+    def has_room(self) -> bool:
+        return self._require().core.has_room
+
     async def start(self) -> None:
         """Loads the weights in a thread, so that the event loop goes on, and generates a token.
 

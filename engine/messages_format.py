@@ -95,6 +95,8 @@ class MessagesFormat:
             yield "data: [DONE]"
 
         async for event in AnthropicServingMessages.message_stream_converter(None, chunks()):
+            if event.startswith("event: error\n"):
+                raise RuntimeError("vLLM's converter failed")  # its event holds the words of whatever failed in it
             yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event.encode()
         if failures:
             raise failures[0]

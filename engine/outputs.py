@@ -7,7 +7,7 @@ as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vllm.logprobs import Logprob
 from vllm.outputs import PoolingRequestOutput, RequestOutput
@@ -108,6 +108,10 @@ class StepProcessor(OutputProcessor):
 
     stats: ServingStats | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.waiting: dict[int, int] = {}  # by engine: how many requests waited after its last step
+
     def add_request(
         self,
         request: EngineCoreRequest,
@@ -116,6 +120,8 @@ class StepProcessor(OutputProcessor):
         request_index: int = 0,
         queue: "Inbox | None" = None,
     ) -> None:
+        if not self.request_states:
+            self.waiting.clear()  # those that waited have left, and an engine without work makes no step to say so
         super().add_request(request, prompt, parent_req, request_index, queue)
         if isinstance(queue, Inbox):
             state = self.request_states[request.request_id]

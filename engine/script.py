@@ -1,6 +1,7 @@
 """The script of a `ScriptedEngine`: what it plays, and how it is written in TOML, JSON or Python.
 
 context_length = 512              # tokens; 4096 if absent
+max_num_seqs = 1                  # requests played at a time, the others wait; any number if absent
 start_seconds = 0.0               # how long the start takes
 start_error = "no such device"    # absent: the start succeeds
 
@@ -64,6 +65,7 @@ class Script:
 
     requests: tuple[RequestScript, ...] = (RequestScript((Step("emit", "ok"),)),)
     context_length: int = 4096
+    max_num_seqs: int | None = None
     start_seconds: float = 0.0
     start_error: str | None = None
 
@@ -109,6 +111,7 @@ def _script(data: Mapping[str, object]) -> Script:
     return Script(
         requests=defaults.requests if requests is None else tuple(_request(entry) for entry in _tables(requests)),
         context_length=int(str(data.get("context_length", defaults.context_length))),
+        max_num_seqs=int(str(data["max_num_seqs"])) if "max_num_seqs" in data else None,
         start_seconds=float(str(data.get("start_seconds", 0.0))),
         start_error=None if data.get("start_error") is None else str(data["start_error"]),
     )

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import nullcontext
 
 from engine.base import (
     ChatFormat,
@@ -22,6 +23,7 @@ from engine.base import (
     GenerationRequest,
     Prompt,
     ResponseFormat,
+    Sampling,
     TokenCounts,
     TokenLogprob,
     ToolCallDelta,
@@ -72,10 +74,20 @@ class ScriptedRenderer:
 
 
 class ScriptedGeneration(Generation):
-    """See `engine.base.Generation`. It goes on playing while nobody reads, as a real engine does."""
+    """See `engine.base.Generation`. It goes on playing while nobody reads, as a real engine does.
 
-    def __init__(self, engine: "ScriptedEngine", request: GenerationRequest, script: RequestScript) -> None:
+    With a `vector` it says nothing, and ends with that.
+    """
+
+    def __init__(
+        self,
+        engine: "ScriptedEngine",
+        request: GenerationRequest,
+        script: RequestScript,
+        vector: Sequence[float] | None = None,
+    ) -> None:
         self._engine = engine
+        self._vector = vector
         self._request = request
         self._script = script
         self._completion = [0] * request.sampling.n
@@ -119,17 +131,21 @@ class ScriptedGeneration(Generation):
 
     async def _play(self) -> None:
         try:
-            for index in range(self._request.sampling.n):
-                whole: Delta | None = None
-                async for delta in self._deltas(index):
-                    whole = delta if whole is None or self._request.stream else _joined(whole, delta)
-                    if self._request.stream:
-                        self._give(delta)
-                if whole is not None and not self._request.stream:
-                    self._give(whole)
+            async with self._engine.seats:
+                for index in range(self._request.sampling.n):
+                    await self._play_choice(index)
             self.end(None)
         except EngineError as error:
             self.end(error)
+
+    async def _play_choice(self, index: int) -> None:
+        whole: Delta | None = None
+        async for delta in self._deltas(index):
+            whole = delta if whole is None or self._request.stream else _joined(whole, delta)
+            if self._request.stream:
+                self._give(delta)
+        if whole is not None and not self._request.stream:
+            self._give(whole)
 
     def _give(self, delta: Delta) -> None:
         self._ready.append(delta)
@@ -144,6 +160,8 @@ class ScriptedGeneration(Generation):
                 break
             if step.kind not in ("emit", "reason", "call"):
                 await self._happen(step)
+                continue
+            if self._vector is not None:
                 continue
             for delta in self._tokens(index, step, calls):
                 yield delta
@@ -199,41 +217,19 @@ class ScriptedGeneration(Generation):
             self.counts.cached,
             self._reasoning[index],
             finish_reason,
+            embedding=self._vector if finish_reason else None,
         )
 
 
-class ScriptedEmbedding(Generation):
-    """See `engine.base.Generation`. The vector is its prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
-
-    def __init__(self, request: EmbeddingRequest) -> None:
-        self._counts = TokenCounts(request.prompt.tokens)
-        vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)]
-        self._deltas = iter([Delta(0, "", 0, finish_reason="stop", embedding=vector[: request.dimensions])])
-
-    @property
-    def counts(self) -> TokenCounts:
-        return self._counts
-
-    def __aiter__(self) -> "ScriptedEmbedding":
-        return self
-
-    async def __anext__(self) -> Delta:
-        for delta in self._deltas:
-            return delta
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        return None
-
-
 class ScriptedEngine:
-    """See `engine.base.Engine`. `running` holds the generations that are playing."""
+    """See `engine.base.Engine`. `running` holds the generations that are playing or wait for one of the `seats`."""
 
     def __init__(self, script: Script, spec: EngineSpec | None = None) -> None:
         self._script = script
         self._spec = spec or EngineSpec("scripted:")
         self._state = EngineState.STARTING
         self._turn = 0
+        self.seats = asyncio.Semaphore(script.max_num_seqs) if script.max_num_seqs is not None else nullcontext()
         self.running: set[ScriptedGeneration] = set()
 
     @property
@@ -247,6 +243,10 @@ class ScriptedEngine:
     @property
     def context_length(self) -> int:
         return self._spec.context_length or self._script.context_length
+
+    @property
+    def has_room(self) -> bool:
+        return self._script.max_num_seqs is None or len(self.running) <= self._script.max_num_seqs
 
     async def start(self) -> None:
         await asyncio.sleep(self._script.start_seconds)
@@ -272,11 +272,20 @@ class ScriptedEngine:
         return ScriptedRenderer(chat_format)
 
     async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
+        return await self._begin(request)
+
+    async def embed(self, request: EmbeddingRequest) -> ScriptedGeneration:
+        """The vector is the prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
+        vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)][: request.dimensions]
+        silent = GenerationRequest(request.request_id, request.prompt, Sampling(max_tokens=0), stream=False)
+        return await self._begin(silent, vector)
+
+    async def _begin(self, request: GenerationRequest, vector: Sequence[float] | None = None) -> ScriptedGeneration:
         await self.check()
         script = self._choose(str(request.prompt.handle))
         if script.steps and script.steps[0].kind == "reject":
             raise EngineOverloaded("The engine's queue is full; try again in a moment.")
-        generation = ScriptedGeneration(self, request, script)
+        generation = ScriptedGeneration(self, request, script, vector)
         self.running.add(generation)
         return generation
 
@@ -290,10 +299,6 @@ class ScriptedEngine:
         chosen = in_turn[min(self._turn, len(in_turn) - 1)]
         self._turn += 1
         return chosen
-
-    async def embed(self, request: EmbeddingRequest) -> "ScriptedEmbedding":
-        await self.check()
-        return ScriptedEmbedding(request)
 
     async def check(self) -> None:
         if self._state is not EngineState.READY:

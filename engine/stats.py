@@ -68,6 +68,23 @@ class EngineMetrics(PrometheusStatLogger):
     _counter_cls = _shared(Counter)
     _histogram_cls = _shared(QuickHistogram)
 
+    waiting: dict[int, int]  # the output processor's
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        mm_cache_stats: MultiModalCacheStats | None = None,
+        engine_idx: int = 0,
+    ) -> None:
+        self.note_waiting(scheduler_stats, engine_idx)
+        super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+
+    def note_waiting(self, stats: SchedulerStats | None, engine_idx: int) -> None:
+        """For `Core.has_room`."""
+        if stats is not None:
+            self.waiting[engine_idx] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
+
 
 class _Unused:
     """In place of a histogram that would get sums over many steps."""
@@ -117,6 +134,7 @@ class ServingStats(EngineMetrics):
             if held is not None and not _add(held, scheduler_stats):
                 super().record(held, None, engine_idx=engine_idx)
             self._scheduler[engine_idx] = scheduler_stats
+            self.note_waiting(scheduler_stats, engine_idx)
         if mm_cache_stats is not None:
             super().record(None, None, mm_cache_stats, engine_idx)
         if self._timer is None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
-from gateway.exchange import Generating
+from gateway.endpoint import Generating
 from gateway.responses import on_http_exception
 from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
 from gateway.state import Gateway

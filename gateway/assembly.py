@@ -25,6 +25,8 @@ from pricing.idempotency import IdempotencyStore
 from pricing.ledger import Ledger, LedgerSettings
 from pricing.usage import Usage
 
+HEARTBEAT_MS = 3_000  # how often a process says that it lives, where its lease is long enough
+
 
 @asynccontextmanager
 async def open_gateway(
@@ -39,10 +41,12 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(ledger_database(settings))
         first_keys = await ensure_keys(database, settings)
+        lease_ms = int(settings.lease_seconds * 1000)
         ledger = await Ledger.open(
             database,
             LedgerSettings(
-                lease_ms=int(settings.lease_seconds * 1000),
+                lease_ms=lease_ms,
+                heartbeat_ms=min(HEARTBEAT_MS, lease_ms // 5),
                 checkpoint_ms=int(settings.checkpoint_seconds * 1000),
                 lock_patience_ms=int(settings.database_statement_seconds * 1000),
                 entry_days=settings.ledger_entry_days,

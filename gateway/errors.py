@@ -19,7 +19,8 @@
     ├── EngineFailed            500  engine_error
     ├── NotInstalled            501  not_installed
     ├── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
-    │                                limits_unavailable, shutting_down
+    │   │                            limits_unavailable, interrupted
+    │   └── ShuttingDown             shutting_down
     └── TookTooLong             504  deadline_exceeded
 
 Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native
@@ -174,20 +175,20 @@ class TookTooLong(GatewayError):
     def __init__(self, seconds_max: float) -> None:
         # Sent again by itself, it would take as long again, and cost as much.
         super().__init__(
-            f"The request took longer than the {seconds_max:g} seconds that are allowed, and was ended. Only the "
-            "tokens that were generated were charged. Ask for fewer tokens.",
+            f"The request took longer than the {seconds_max:g} seconds that are allowed, and was ended. Only what was "
+            "sent is charged. Ask for fewer tokens.",
             headers={"x-should-retry": "false"},
         )
 
 
-def shutting_down() -> Unavailable:
-    error = Unavailable(
-        "The gateway is shutting down. Send the request again: another replica may answer.",
-        code="shutting_down",
-        retry_after_seconds=5,
-    )
-    error.headers["connection"] = "close"
-    return error
+class ShuttingDown(Unavailable):
+    def __init__(self) -> None:
+        super().__init__(
+            "The gateway is shutting down. Send the request again: another replica may answer.",
+            code="shutting_down",
+            retry_after_seconds=5,
+        )
+        self.headers["connection"] = "close"
 
 
 def from_exception(error: Exception) -> GatewayError:
@@ -214,7 +215,7 @@ def from_exception(error: Exception) -> GatewayError:
         case engines.NotInstalled():
             return NotInstalled(str(error))
         case engines.EngineError():
-            return EngineFailed("The engine failed on this request. Only the tokens it delivered were charged.")
+            return EngineFailed("The engine failed on this request. Only what was sent is charged.")
         case money.InsufficientFunds():
             return PaymentRequired(str(error))
         case money.LedgerUnavailable():
@@ -222,6 +223,12 @@ def from_exception(error: Exception) -> GatewayError:
                 "The ledger can't be reached, and nothing is served without being charged. Try again soon.",
                 code="ledger_unavailable",
                 retry_after_seconds=5,
+            )
+        case money.Overtaken():
+            return Unavailable(
+                "The gateway stood still for too long, and this request was ended as interrupted. Send it again.",
+                code="interrupted",
+                retry_after_seconds=1,
             )
         case money.DuplicateName():
             return Conflict(str(error), code="already_exists")

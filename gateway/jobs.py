@@ -1,24 +1,31 @@
 """What the pipeline is asked to do: checked prompts for a model on its engine, and whom to charge."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine.base import Prompt
 from gateway.errors import InvalidRequest
 from gateway.fleet import Served
 from gateway.generations import Part
+from gateway.idempotency import Attempt
+from gateway.limits import Admission
+from gateway.receipt import Receipt
 from gateway.tracing import UNTRACED, Trace
 from pricing.keys import Key
 from pricing.reservation import ReserveRequest
 
 
+def _unheard(_: Receipt) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to generate, for whom. Several parts (prompts) are one reservation and one entry of the ledger.
+    """What to generate, for whom, within which limits. Several parts (prompts) are one reservation and one entry.
 
     `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
-    the request came in.
+    the request came in. `attempt` is there with an Idempotency-Key; `settled` is called once, with what it came to.
     """
 
     request_id: str
@@ -27,8 +34,11 @@ class Job:
     route: str
     parts: tuple[Part, ...]
     arrived: float
+    admission: Admission
     stream: bool = True
     user: str | None = None
+    attempt: Attempt | None = None
+    settled: Callable[[Receipt], None] = _unheard
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     trace: Trace = UNTRACED
 
@@ -45,7 +55,7 @@ class Job:
     def choices(self) -> int:
         return sum(part.sampling.n for part in self.parts)
 
-    def reservation(self) -> ReserveRequest:
+    def priced(self) -> ReserveRequest:
         """What it may cost at most."""
         return ReserveRequest(
             request_id=self.request_id,

@@ -107,6 +107,7 @@ class Admission:
         self._visit = secrets.token_hex(12)
         self._bounds: Bounds | None = None
         self._tokens: int | None = None
+        self._admitted = 0
 
     async def enter(self, model: str) -> None:
         """Count the request and take its slot; does nothing the second time. Raises RateLimited."""
@@ -132,7 +133,7 @@ class Admission:
                 retry_after_seconds=60,
                 headers={"x-should-retry": "false"},
             )
-        self._tokens = min(prompt_tokens + completion_tokens_max, bounds.tokens.limit)
+        self._tokens = self._admitted = min(prompt_tokens + completion_tokens_max, bounds.tokens.limit)
         levels = await self._store.take(self._visit, bounds, self._tokens)
         # `take` looks at the tokens alone; what it tells of the requests is as new.
         self._headers[:] = _headers(bounds, levels)
@@ -140,14 +141,14 @@ class Admission:
             wanted, self._tokens = self._tokens, None
             raise _refusal(model, bounds, levels, levels.refused, wanted)
 
-    def used(self, tokens: int) -> None:
-        """What the request came to, prompt and completion; counted when it leaves."""
+    def used(self, tokens: int | None) -> None:
+        """What the request came to, prompt and completion; None for all that was admitted. Counted when it leaves."""
         if self._tokens is not None:
-            self._tokens = tokens
+            self._tokens = self._admitted if tokens is None else tokens
 
     def hand_over(self) -> "Admission":
         """The same place in the limits for work that outlives its answer; `release` of this one does nothing then."""
-        other = Admission(self._store, self._limits, self._key, [])
+        other = Admission(self._store, self._limits, self._key, self._headers)
         other._visit, other._bounds, other._tokens = self._visit, self._bounds, self._tokens
         self._bounds = None
         return other

@@ -1,31 +1,39 @@
-"""A running request with its meter: every way out of it is charged, once."""
+"""The deltas of a running request, and how many of its tokens its client was sent."""
 
+import time
 from collections.abc import Awaitable, Callable
 
 from engine.base import Delta, Generation, TokenCounts
-from engine.errors import EngineError
 from gateway.generations import start
 from gateway.jobs import Job
 from gateway.metrics import StreamTimer
-from pricing.cost import Tokens, cost
-from pricing.money import Picodollars, format_usd
+from pricing.charging import Ending, charge
+from pricing.cost import Tokens
+from pricing.money import Picodollars
 from pricing.reservation import Outcome, Reservation
 
 Admitted = Callable[[], Awaitable[None]]
 
 
 class Metered:
-    """The deltas of a running request. What the engine has handed over is charged, read or not."""
+    """Read by one handler. `counts` are the engine's, and cover what it has handed over, read or not.
+
+    A delta counts as sent once the reader comes back for the next one. After a silence of more than
+    `Reservation.silence_max` another process may have taken this one for dead: the ledger is asked before more is
+    handed out.
+    """
 
     def __init__(self, job: Job, reservation: Reservation, timer: StreamTimer) -> None:
         self.job = job
         self._reservation = reservation
         self._timer = timer
+        self._silence_max = reservation.silence_max
         self._generation: Generation | None = None
-        self._first: Delta | None = None
+        self._early: Delta | None = None  # here before it was asked for
+        self._given: Delta | None = None  # at the reader
+        self._doubtful = False  # whether to ask the ledger before the next one
+        self._sent = [0] * job.choices
         self._unfinished = job.choices
-        self._cost: Picodollars | None = None
-        self._outcome = ""
 
     @property
     def counts(self) -> TokenCounts:
@@ -34,16 +42,34 @@ class Metered:
         return self._generation.counts
 
     @property
+    def tokens(self) -> Tokens:
+        """`counts`, as the ledger takes them."""
+        counts = self.counts
+        return Tokens(prompt=counts.prompt, cached=counts.cached, completion=counts.completion)
+
+    @property
     def cost(self) -> Picodollars:
-        """What was charged, or would be if it ended now."""
-        if self._cost is not None:
-            return self._cost
-        return cost(self.job.served.model.price, _tokens(self.counts))
+        """What it costs if it is finished with what there is now."""
+        return charge(self.job.served.model.price, self.tokens, Ending(Outcome.FINISHED))
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        """When the first token of a stream came, from the request's arrival."""
+        return self._timer.first_token_seconds
 
     @property
     def finished(self) -> bool:
         """Whether every choice has ended by itself."""
         return self._unfinished == 0
+
+    def ending(self, outcome: Outcome) -> Ending:
+        """How it ends, where it ends now."""
+        early = outcome is Outcome.CLIENT_GONE and self._generation is not None and self.counts.completion == 0
+        return Ending(
+            outcome,
+            sent=sum(self._sent) if self.job.stream else 0,
+            room=self.job.served.engine.has_room if early else None,
+        )
 
     async def begin(self, admitted: Admitted | None) -> None:
         """Start the engine and wait for the first delta; the reservation becomes durable meanwhile."""
@@ -54,110 +80,62 @@ class Metered:
         trace.begin("first_token", "generate")
         headers = trace.headers(job.trace_headers)
         self._generation = await start(job.served.engine, job.request_id, job.parts, headers, stream=job.stream)
-        self._reservation.follow(self._tokens_now)
+        self._reservation.follow(lambda: self.tokens)
         if admitted is not None:
             await self._reservation.stands()
             await admitted()
-        first = await self._generation.__anext__()
+        self._early = await self._generation.__anext__()
         trace.end("first_token")
         await self._reservation.stands()
+        if time.perf_counter() - job.arrived > self._silence_max:
+            await self._reservation.confirm()
         if job.stream:
             self._timer.first_token()
-        self._first = self._note(first)
 
     def __aiter__(self) -> "Metered":
         return self
 
     async def __anext__(self) -> Delta:
-        if (first := self._first) is not None:
-            self._first = None
-            return first
-        if self._unfinished == 0 or self._generation is None:
-            raise StopAsyncIteration
-        try:
+        self._count_sent()
+        delta, self._early = self._early, None
+        if delta is None:
+            if self._unfinished == 0 or self._generation is None:
+                raise StopAsyncIteration
             delta = await self._generation.__anext__()
-        except EngineError:
-            # Here, since the error doesn't come by the pipeline again: a stream tells its client and ends well.
-            self.settle(Outcome.ENGINE_ERROR)
-            raise
-        self._timer.token()
-        return self._note(delta)
+            self._doubtful = self._timer.token() > self._silence_max
+        if self._doubtful:
+            self._doubtful = False
+            await self._reservation.confirm()
+        if delta.finish_reason is not None:
+            self._unfinished -= 1
+        self._given = delta
+        return delta
 
     async def forward(self, take: Callable[[Delta], bool]) -> None:
         """As `Generation.forward`, for what comes after the first delta."""
+        self._count_sent()
         if self._unfinished == 0 or self._generation is None:
             return
-        timer, note = self._timer, self._note
+        token, silence_max, sent = self._timer.token, self._silence_max, self._sent
 
         def metered(delta: Delta) -> bool:
-            timer.token()
-            return take(note(delta))
+            if token() > silence_max:
+                self._early, self._doubtful = delta, True
+                return False
+            if delta.finish_reason is not None:
+                self._unfinished -= 1
+            more = take(delta)
+            sent[delta.index] = delta.completion_tokens
+            return more
 
-        try:
-            await self._generation.forward(metered)
-        except EngineError:
-            self.settle(Outcome.ENGINE_ERROR)
-            raise
+        await self._generation.forward(metered)
 
-    def _note(self, delta: Delta) -> Delta:
-        if delta.finish_reason is not None:
-            self._unfinished -= 1
-            if self._unfinished == 0:
-                self.settle(Outcome.FINISHED)
-        return delta
-
-    def _tokens_now(self) -> Tokens:
-        return _tokens(self.counts)
-
-    def settle(self, outcome: Outcome) -> None:
-        """Charge what was generated, once. Nothing generated and not finished: nothing charged."""
-        if self._cost is not None:
-            return
-        if outcome is Outcome.CLIENT_GONE:
-            self._timer.disconnected()
-        counts = self.counts
-        if counts.completion == 0 and outcome is not Outcome.FINISHED:
-            self.void(outcome.value)
-            return
-        self._begin_settling()
-        self._outcome = outcome.value
-        self._cost = self._reservation.settle(_tokens(counts), outcome)
-        self._timer.end(counts, self._cost, outcome.value)
-        self.job.trace.end("settle")
-
-    def void(self, reason: str) -> None:
-        """Charge nothing: nothing was delivered."""
-        if self._cost is None:
-            self._begin_settling()
-            self._cost = Picodollars(0)
-            self._outcome = Outcome.VOID.value
-            self._reservation.void(reason)
-            self._timer.end(TokenCounts(0), self._cost, self._outcome)
-            self.job.trace.end("settle")
-
-    def _begin_settling(self) -> None:
-        trace = self.job.trace
-        trace.end("first_token")
-        trace.end("generate")
-        trace.begin("settle")
-
-    def report(self) -> dict[str, object]:
-        """For the log line."""
-        counts = self.counts
-        return {
-            "prompt_tokens": counts.prompt,
-            "cached_tokens": counts.cached,
-            "completion_tokens": counts.completion,
-            "cost_usd": format_usd(self.cost),
-            "first_token_seconds": self._timer.first_token_seconds,
-            "outcome": self._outcome,
-        }
+    def _count_sent(self) -> None:
+        if (given := self._given) is not None:
+            self._sent[given.index] = given.completion_tokens
+            self._given = None
 
     async def close(self) -> None:
         """Stop the engine's work on this request, if it still runs."""
         if self._generation is not None:
             await self._generation.aclose()
-
-
-def _tokens(counts: TokenCounts) -> Tokens:
-    return Tokens(prompt=counts.prompt, cached=counts.cached, completion=counts.completion)

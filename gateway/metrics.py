@@ -12,8 +12,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from engine.base import TokenCounts
-from pricing.money import Picodollars, usd_number
+from gateway.receipt import Receipt
+from pricing.money import usd_number
+from pricing.reservation import Outcome
 
 # Seconds. From a cache hit on a small model to a long prompt in a full queue.
 FIRST_TOKEN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -194,26 +195,27 @@ class StreamTimer:
         self.first_token_seconds = round(self._last - self._arrived, 6)
         self._metrics.of_model(self._model).first_token.observe(self._last - self._arrived)
 
-    def token(self) -> None:
+    def token(self) -> float:
+        """Give the seconds since the delta before."""
         now = time.perf_counter()
         gap = now - self._last
         self._last = now
         self._gaps[bisect_left(INTER_TOKEN_BUCKETS, gap)] += 1
         self._gaps_sum += gap
+        return gap
 
-    def disconnected(self) -> None:
-        self._metrics.disconnects.labels(self._model).inc()
-
-    def end(self, counts: TokenCounts, cost: Picodollars, outcome: str) -> None:
+    def end(self, receipt: Receipt) -> None:
         metrics, model = self._metrics, self._model
         seconds = time.perf_counter() - self._arrived
-        metrics.finished(model, outcome).observe(seconds)
-        of_model = metrics.of_model(model)
-        charged = (counts.prompt - counts.cached, counts.cached, counts.completion)
-        for series, count in zip(of_model.tokens, charged, strict=True):
+        metrics.finished(model, receipt.outcome.value).observe(seconds)
+        of_model, charged = metrics.of_model(model), receipt.charged
+        kinds = (charged.prompt - charged.cached, charged.cached, charged.completion)
+        for series, count in zip(of_model.tokens, kinds, strict=True):
             if count:
                 series.inc(count)
-        of_model.cost.inc(usd_number(cost))
+        of_model.cost.inc(usd_number(receipt.cost))
+        if receipt.outcome is Outcome.CLIENT_GONE:
+            metrics.disconnects.labels(model).inc()
         if any(self._gaps):
             self._merge_gaps(of_model.inter_token)
 

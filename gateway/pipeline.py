@@ -1,18 +1,22 @@
-"""One request's way: price, reserve, generate, settle."""
+"""One request's way: admit, price, reserve, generate, settle."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
 
-from engine.errors import EngineError
-from gateway.errors import GatewayError, TookTooLong, shutting_down
+from engine.errors import EngineError, EngineOverloaded, PromptError
+from gateway.errors import ShuttingDown, TookTooLong, from_exception
 from gateway.jobs import Job
 from gateway.metered import Admitted, Metered
 from gateway.metrics import Metrics
-from pricing.errors import PricingError
+from gateway.receipt import Receipt
+from pricing.charging import charged_tokens
+from pricing.cost import NO_TOKENS
+from pricing.errors import Overtaken, PricingError
 from pricing.ledger import Ledger
+from pricing.money import Picodollars
 from pricing.reservation import Outcome, Reservation
 
 
@@ -23,73 +27,85 @@ class Pipeline:
         self._ledger = ledger
         self._metrics = metrics
         self._seconds_max = seconds_max
-        self._running: dict[asyncio.Task[Any], Metered] = {}
-        self._deadlines: dict[asyncio.Task[Any], asyncio.Timeout] = {}
-        self.cutting = False
+        self._running: dict[Metered, _Ending] = {}
+        self._cutting = False
 
     @asynccontextmanager
-    async def run(
-        self, job: Job, report: dict[str, object], admitted: Admitted | None = None
-    ) -> AsyncIterator[Metered]:
-        """A generation whose first delta has arrived and whose reservation stands; settled on every way out.
+    async def run(self, job: Job, admitted: Admitted | None = None) -> AsyncIterator[Metered]:
+        """A generation whose first delta has arrived and whose reservation is durable; settled on every way out.
 
-        `admitted` is called earlier: once the engine has taken the job and the reservation stands. `report` is filled
-        with tokens, cost and times at the end. Raises InsufficientFunds, LedgerUnavailable, EngineOverloaded,
-        EngineDead, GenerationFailed, TookTooLong.
+        `admitted` is called earlier: once the engine has taken the job and the reservation is durable. Raises
+        RateLimited, Conflict, Replayed, InsufficientFunds, LedgerUnavailable, EngineOverloaded, EngineDead,
+        GenerationFailed, TookTooLong, ShuttingDown, Overtaken.
         """
-        if self.cutting:
-            raise shutting_down()  # it was being rendered when the others were cut off
+        await self._admit(job)
         reservation = self._reserve(job)
-        metered = Metered(job, reservation, self._metrics.stream_timer(job.served.model.name, job.arrived))
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[task] = metered
+        timer = self._metrics.stream_timer(job.served.model.name, job.arrived)
+        metered = Metered(job, reservation, timer)
+        failure: BaseException | None = None
         try:
-            async with self._deadline(job, task):
+            async with self._until_ended(metered, reservation):
                 await metered.begin(admitted)
                 yield metered
-        except PricingError as error:
-            metered.void(str(error))
-            raise
         except BaseException as error:
-            metered.settle(self._outcome(error))
+            failure = error
             raise
         finally:
-            del self._running[task]
-            metered.settle(Outcome.CLIENT_GONE)  # does nothing where it is settled or void
-            report |= metered.report()
+            timer.end(_settle(metered, reservation, failure))
             await metered.close()
 
-    @asynccontextmanager
-    async def _deadline(self, job: Job, task: "asyncio.Task[Any]") -> AsyncIterator[None]:
+    async def _admit(self, job: Job) -> None:
+        """The limits, and the claim on the Idempotency-Key."""
+        await job.admission.take_tokens(job.served.model.name, job.prompt_tokens, job.completion_tokens_max)
+        job.admission.used(0)  # until it has come to something
+        if job.attempt is not None:
+            await job.attempt.claim(job.request_id)
+        if self._cutting:
+            raise ShuttingDown()  # it was being rendered when the others were cut off
+
+    def _reserve(self, job: Job) -> Reservation:
+        trace, price = job.trace, job.priced()
+        trace.begin("reserve")
         try:
-            async with asyncio.timeout(job.arrived + self._seconds_max - time.perf_counter()) as deadline:
-                self._deadlines[task] = deadline
+            reservation = self._ledger.reserve(price)
+        except PricingError:
+            trace.end("reserve")
+            raise
+        if trace.on:
+            reservation.when_decided(lambda: trace.end("reserve"))
+        return reservation
+
+    @asynccontextmanager
+    async def _until_ended(self, metered: Metered, reservation: Reservation) -> AsyncIterator[None]:
+        """What ends it early is raised as an error of its own: the limit of time, a shutdown, another process."""
+        task = asyncio.current_task()
+        assert task is not None
+        ending = self._running[metered] = _Ending(task)
+        reservation.when_overtaken(lambda: ending.end(Overtaken(metered.job.request_id)))
+        try:
+            async with asyncio.timeout(metered.job.arrived + self._seconds_max - time.perf_counter()) as deadline:
                 yield
         except TimeoutError as error:
             if deadline.expired():
                 raise TookTooLong(self._seconds_max) from error
             raise
+        except asyncio.CancelledError:
+            if ending.reason is None or task.uncancel() > 0:
+                raise  # the client has left
+            raise ending.reason from None
         finally:
-            del self._deadlines[task]
+            del self._running[metered]
 
     def cut_off(self) -> None:
-        """Cancel what still runs; each request is settled for what it got."""
-        self.cutting = True
-        for task in self._running:
-            task.cancel()
+        """End what still runs; each request is settled for what it got."""
+        self._cutting = True
+        for ending in self._running.values():
+            ending.end(ShuttingDown())
 
     async def drained(self, seconds: float | None = None) -> None:
         """Wait until what runs now has ended, at most this long."""
         if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
-
-    def ending(self) -> GatewayError | None:
-        """Why the current task's request is being cancelled: we end it, or (None) its client went away."""
-        if self.cutting:
-            return shutting_down()
-        deadline = self._deadlines.get(asyncio.current_task())  # type: ignore[arg-type]  # None is no key
-        return TookTooLong(self._seconds_max) if deadline is not None and deadline.expired() else None
+            await asyncio.wait({ending.task for ending in self._running.values()}, timeout=seconds)
 
     @property
     def running(self) -> int:
@@ -98,27 +114,69 @@ class Pipeline:
     def loads(self) -> dict[str, tuple[int, int]]:
         """By model: how many requests wait for their first token, and how many have theirs."""
         loads: dict[str, tuple[int, int]] = {}
-        for metered in self._running.values():
+        for metered in self._running:
             waiting, generating = loads.get(metered.job.served.model.name, (0, 0))
             begun = metered.counts.completion > 0
             loads[metered.job.served.model.name] = (waiting + (not begun), generating + begun)
         return loads
 
-    def _reserve(self, job: Job) -> Reservation:
-        trace = job.trace
-        trace.begin("reserve")
-        try:
-            reservation = self._ledger.reserve(job.reservation())
-        except PricingError:
-            trace.end("reserve")
-            raise
-        if trace.on:
-            reservation.when_decided(lambda: trace.end("reserve"))
-        return reservation
 
-    def _outcome(self, error: BaseException) -> Outcome:
-        if isinstance(error, EngineError):
-            return Outcome.ENGINE_ERROR
-        if isinstance(error, TookTooLong):
+@dataclass(slots=True)
+class _Ending:
+    """How a running request is ended from outside: its task is cancelled, and raises the reason."""
+
+    task: "asyncio.Task[object]"
+    reason: Exception | None = None
+
+    def end(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self.task.cancel()
+
+
+def _settle(metered: Metered, reservation: Reservation, failure: BaseException | None) -> Receipt:
+    """Charge by the table of `pricing.charging`, once, and tell the job. No other task can come in between."""
+    job = metered.job
+    job.trace.end("first_token")
+    job.trace.end("generate")
+    job.trace.begin("settle")
+    outcome = _outcome(metered, failure)
+    ending = metered.ending(outcome)
+    tokens = reservation.tokens_written if outcome is Outcome.INTERRUPTED else metered.tokens
+    charged, cost = charged_tokens(tokens, ending), Picodollars(0)
+    if charged == NO_TOKENS:
+        reservation.void(_reason(outcome, failure))
+    else:
+        cost = reservation.settle(charged, outcome)
+    receipt = Receipt(metered.counts, charged, cost, outcome, ending.room is False, metered.first_token_seconds)
+    job.admission.used(receipt.used)
+    if job.attempt is not None:
+        job.attempt.charged = cost > 0
+    job.settled(receipt)
+    job.trace.end("settle")
+    return receipt
+
+
+def _outcome(metered: Metered, failure: BaseException | None) -> Outcome:
+    match failure:
+        case None | asyncio.CancelledError() | TookTooLong() | ShuttingDown() if metered.finished:
+            return Outcome.FINISHED  # its client may not have read all of it
+        case asyncio.CancelledError():
+            return Outcome.CLIENT_GONE
+        case TookTooLong():
             return Outcome.TIMED_OUT
-        return Outcome.SHUTDOWN if self.cutting else Outcome.CLIENT_GONE
+        case ShuttingDown():
+            return Outcome.SHUTDOWN
+        case Overtaken():
+            return Outcome.INTERRUPTED
+        case PricingError() | PromptError() | EngineOverloaded():
+            return Outcome.VOID  # it was refused
+        case EngineError():
+            return Outcome.ENGINE_ERROR
+        case _:
+            return Outcome.INTERNAL_ERROR
+
+
+def _reason(outcome: Outcome, failure: BaseException | None) -> str:
+    """Why nothing is charged, in a word: what an engine says may hold words of the prompt."""
+    return from_exception(failure).code if outcome is Outcome.VOID and isinstance(failure, Exception) else outcome

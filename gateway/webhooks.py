@@ -12,24 +12,23 @@ import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from engine.base import TokenCounts
-from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, Unavailable, from_exception
+from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, ShuttingDown, Unavailable, from_exception
 from gateway.jobs import Job
-from gateway.limits import Admission
 from gateway.logs import log_request
 from gateway.metered import Metered
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.protocol.native_answer import failed
 from gateway.public_http import PinnedTransport, Poster, Resolve, WrongURL, check_url, system_resolve
+from gateway.receipt import Receipt
 from gateway.webhook_calls import SIGNATURE_HEADER, WebhookSettings, sign, signing_secret
 from gateway.webhook_store import Lost, Pending, WebhookStore
 from pricing.clock import MS_PER_DAY
 from pricing.database import Database
 from pricing.errors import LedgerUnavailable
 from pricing.keys import Key
-from pricing.money import parse_usd
 
 log = logging.getLogger("farebox.webhooks")
 
@@ -105,7 +104,7 @@ class Webhooks:
             )
         return signing_secret(self._settings.secret, key.id)
 
-    async def start(self, job: Job, url: str, result: Result, admission: Admission) -> None:
+    async def start(self, job: Job, url: str, result: Result) -> None:
         """Return once the engine has the job, its money is reserved, and the call to `url` is promised.
 
         The rest runs on, whether the client waits or not, and keeps its place in the key's limits. Raises
@@ -118,14 +117,13 @@ class Webhooks:
         except WrongURL as error:
             raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
         promised: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        kept = admission.hand_over()
-        work = self._generate(job, url, result, kept, promised)
-        task = asyncio.create_task(work, name=f"webhook {job.request_id}")
+        kept = replace(job, admission=job.admission.hand_over())
+        task = asyncio.create_task(self._generate(kept, url, result, promised), name=f"webhook {job.request_id}")
         self._generating[job.request_id] = task
 
         def done(_: "asyncio.Task[None]") -> None:
             del self._generating[job.request_id]
-            kept.release()
+            kept.admission.release()
 
         task.add_done_callback(done)
         try:
@@ -135,27 +133,25 @@ class Webhooks:
                 task.cancel()  # the client left before it was told anything
             raise
 
-    async def _generate(
-        self, job: Job, url: str, result: Result, kept: Admission, promised: "asyncio.Future[None]"
-    ) -> None:
+    async def _generate(self, job: Job, url: str, result: Result, promised: "asyncio.Future[None]") -> None:
+        receipts: list[Receipt] = []
+        job = replace(job, settled=receipts.append)
+
         async def promise() -> None:
             await self._store.promise(job.request_id, job.key.id, url)
             promised.set_result(None)
 
-        report: dict[str, object] = {}
         try:
-            async with self._pipeline.run(job, report, promise) as metered:
-                try:
-                    body = await result(metered)
-                finally:
-                    kept.used(metered.counts.prompt + metered.counts.completion)
+            async with self._pipeline.run(job, promise) as metered:
+                body = await result(metered)
         except (Exception, asyncio.CancelledError) as error:
             if not promised.done():
                 promised.set_exception(error if isinstance(error, Exception) else _cut_off())
                 promised.exception()  # the handler may have gone, and then nobody else looks at it
                 return
-            body = _failure(job.request_id, error, report)
-        log_request({"id": job.request_id, "route": job.route, "webhook": True, "key": job.key.prefix, **report})
+            body = _failure(job.request_id, error, receipts[0])
+        fields = receipts[0].fields()
+        log_request({"id": job.request_id, "route": job.route, "webhook": True, "key": job.key.prefix, **fields})
         await self._fulfil(job.request_id, json.dumps(body, separators=(",", ":")))
 
     async def _fulfil(self, request_id: str, body: str) -> None:
@@ -238,17 +234,13 @@ class Webhooks:
             await self._store.postpone(call, self._settings.pause_ms(attempts), error)
 
 
-def _failure(request_id: str, error: BaseException, report: dict[str, object]) -> dict[str, object]:
+def _failure(request_id: str, error: BaseException, receipt: Receipt) -> dict[str, object]:
     known = from_exception(error) if isinstance(error, Exception) else _cut_off()
+    if isinstance(known, ShuttingDown):
+        known = _cut_off()
     if known.code == "internal_error":
         log.error("request %s failed after its answer", request_id, exc_info=error)
-    cost = parse_usd(str(report["cost_usd"]))
-    counts = TokenCounts(
-        int(str(report["prompt_tokens"])),
-        int(str(report["cached_tokens"])),
-        int(str(report["completion_tokens"])),
-    )
-    return failed(request_id, known.message, known.code, counts, cost)
+    return failed(request_id, known.message, known.code, receipt.counts, receipt.cost)
 
 
 def _loss(lost: Lost) -> dict[str, object]:
@@ -258,7 +250,7 @@ def _loss(lost: Lost) -> dict[str, object]:
 
 def _cut_off() -> GatewayError:
     return Unavailable(
-        "The gateway was shut down before the generation was done. Only the tokens that were generated were charged.",
+        "The gateway was shut down before the generation was done. Nothing was charged.",
         code="shutting_down",
         retry_after_seconds=5,
     )

@@ -37,6 +37,7 @@ _USED: Final = PreparedQuery(
 )
 _RESERVE: Final = PreparedChange(insert(_OPEN))
 _APPEND: Final = PreparedChange(insert(_DONE))
+_OPEN_IDS: Final = PreparedQuery(select(_OPEN.c.request_id).where(_OPEN.c.request_id.in_(_IDS)))
 _CHECKPOINT: Final = PreparedChange(update(_OPEN).where(_OPEN.c.request_id == bindparam("row_id")))
 _DAY_NAMES: Final = ("day", "account_id", "key_id", "model")
 _DAY_SUMS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
@@ -277,8 +278,9 @@ async def missing_entries(database: Database, request_ids: Sequence[str], proces
         return set(request_ids) - set(await connection.scalars(query))
 
 
-async def write_checkpoints(database: Database, running: Sequence[Reservation]) -> None:
-    """Store the latest counts of running requests, in a transaction of their own (see `tables` for why)."""
+async def write_checkpoints(database: Database, running: Sequence[Reservation]) -> set[str]:
+    """Store the latest counts of running requests, in a transaction of their own (see `tables` for why). Give the ids
+    of those that aren't there any more: another process has settled them."""
     rows = [
         {
             "row_id": reservation.request_id,
@@ -288,4 +290,10 @@ async def write_checkpoints(database: Database, running: Sequence[Reservation]) 
         }
         for reservation in sorted(running, key=lambda one: one.request_id)
     ]
-    await database.transact(lambda connection: _CHECKPOINT.run(connection, rows))
+    ids = [reservation.request_id for reservation in running]
+
+    def work(connection: Link) -> set[str]:
+        _CHECKPOINT.run(connection, rows)
+        return set(ids) - {row.request_id for row in _OPEN_IDS.rows(connection, padded(ids))}
+
+    return await database.transact(work)

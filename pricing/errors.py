@@ -4,6 +4,7 @@
       InsufficientFunds     the reservation does not fit into what is left            -> 402
       LedgerUnavailable     the database can't be reached or can't be written         -> 503, Retry-After
         RowsLocked          another process holds the rows for too long               -> as above
+      Overtaken             another process took this one for dead and settled it     -> 503
       SchemaMismatch        the database's schema is not the one this code needs      -> refuse to start
       DuplicateRequest      this request id was used already                          -> 409
       DuplicateName         an account, key or secret of this name exists             -> 409
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidSetting",
     "LedgerUnavailable",
     "MissingPackage",
+    "Overtaken",
     "PricingError",
     "RowsLocked",
     "SchemaMismatch",
@@ -69,6 +71,13 @@ class RowsLocked(LedgerUnavailable):
 
     def __init__(self) -> None:
         super().__init__("another process holds the rows")
+
+
+class Overtaken(PricingError):
+    """This process stood still for longer than its lease, and another one has settled the request meanwhile."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"The request {request_id!r} was settled as interrupted by another process. Send it again.")
 
 
 class SchemaMismatch(PricingError):

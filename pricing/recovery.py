@@ -6,8 +6,9 @@ could renew a lease, kills nobody: each watcher starts to count anew. On the sam
 recovered at once.
 
 A request is settled as `interrupted` with its last checkpoint. If its process lives after all (it was suspended, or cut
-off from the database for longer than its lease), that entry stands: its own settlement finds no reservation, is
-counted as overtaken and logged. The difference is the operator's loss, never the customer's.
+off from the database for longer than its lease), that entry stands. Its next checkpoint finds the reservation gone, and
+so does `Reservation.confirm`, which a stream awaits after a standstill: the request is ended, counted as overtaken and
+logged. What was delivered in between is the operator's loss, never the customer's.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any, Final
 from sqlalchemy import Row, delete, select
 
 from pricing import tables
+from pricing.charging import Ending, charge
 from pricing.clock import Clock
 from pricing.commit import Batch, apply
-from pricing.cost import Tokens, cost
+from pricing.cost import Tokens
 from pricing.database import Database
 from pricing.money import Picodollars
 from pricing.price import Price
@@ -107,5 +109,5 @@ class Recovery:
 def _interrupted(row: Row[Any]) -> FinalState:
     tokens = Tokens(row.prompt_tokens, row.cached_tokens, row.completion_tokens)
     price = Price(row.price_input, row.price_output, row.price_cached_input)
-    charge = Picodollars(min(cost(price, tokens), row.amount))
-    return FinalState(row.request_id, row.account_id, row.key_id, tokens, charge, Outcome.INTERRUPTED)
+    charged = Picodollars(min(charge(price, tokens, Ending(Outcome.INTERRUPTED)), row.amount))
+    return FinalState(row.request_id, row.account_id, row.key_id, tokens, charged, Outcome.INTERRUPTED)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from pricing.cost import NO_TOKENS, Tokens, cost
-from pricing.errors import PricingError
+from pricing.errors import LedgerUnavailable, Overtaken, PricingError
 from pricing.key import Key
 from pricing.money import Picodollars
 from pricing.price import Price
@@ -25,6 +26,7 @@ class Outcome(StrEnum):
     FINISHED = "finished"
     CLIENT_GONE = "client_gone"
     ENGINE_ERROR = "engine_error"
+    INTERNAL_ERROR = "internal_error"  # a fault of the gateway's own
     SHUTDOWN = "shutdown"
     TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"  # its process died; settled by recovery from the last checkpoint
@@ -75,8 +77,15 @@ class Final:
 class ReservationKeeper(Protocol):
     """What a reservation needs of the writer that made it."""
 
+    @property
+    def silence_max(self) -> float:
+        """Seconds. See `Reservation.silence_max`."""
+
     def finish(self, reservation: Reservation, final: Final) -> None:
         """Queue the end of a reservation."""
+
+    async def write_checkpoint(self, reservations: Sequence[Reservation]) -> None:
+        """Store their counts now; tell those that are no longer there. Raises LedgerUnavailable."""
 
 
 class Reservation:
@@ -100,6 +109,7 @@ class Reservation:
         self.reserved_at = 0  # set by the writer, with the verdict
         self.final: Final | None = None
         self._keeper = keeper
+        self._overtaken: Callable[[], None] | None = None
         self._refusal: PricingError | None = None
         self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -116,6 +126,27 @@ class Reservation:
     def when_decided(self, call: Callable[[], None]) -> None:
         """Call back once `stands` waits no more, whichever way it was decided."""
         self._decided.add_done_callback(lambda _: call())
+
+    @property
+    def silence_max(self) -> float:
+        """For how many seconds its process may stand still until another one may have settled it: see `confirm`."""
+        return self._keeper.silence_max
+
+    async def confirm(self) -> None:
+        """Return if no other process has taken this one for dead and settled the request. For after a standstill.
+
+        Raises Overtaken. While the database is away nobody can tell, and what runs may go on.
+        """
+        call, self._overtaken = self._overtaken, None  # who asks is told by the error
+        with contextlib.suppress(LedgerUnavailable):
+            await self._keeper.write_checkpoint([self])
+        self._overtaken = call
+        if self.is_overtaken:
+            raise Overtaken(self.request_id)
+
+    def when_overtaken(self, call: Callable[[], None]) -> None:
+        """Call once it is known that another process has settled the request: what comes now is nobody's charge."""
+        self._overtaken = call
 
     @property
     def tokens(self) -> Tokens:
@@ -155,15 +186,30 @@ class Reservation:
             self._finish(NO_TOKENS, Picodollars(0), Outcome.VOID, reason)
 
     def _finish(self, tokens: Tokens, charge: Picodollars, outcome: Outcome, reason: str | None) -> None:
-        key = self.request.key
-        self.final = Final(self.request_id, key.account_id, key.id, tokens, charge, outcome, reason)
+        self.final = self._final(tokens, charge, outcome, reason)
         self._keeper.finish(self, self.final)
+
+    def _final(self, tokens: Tokens, charge: Picodollars, outcome: Outcome, reason: str | None) -> Final:
+        key = self.request.key
+        return Final(self.request_id, key.account_id, key.id, tokens, charge, outcome, reason)
 
     def decide(self, refusal: PricingError | None) -> None:
         """For the writer alone: the reservation is durable, or refused."""
         if not self._decided.done():
             self._refusal = refusal
             self._decided.set_result(None)
+
+    def overtake(self) -> None:
+        """For the writer alone: another process has settled it, by the checkpoint that was written last."""
+        charge = min(cost(self.request.price, self.tokens_written), self.amount)
+        self.final = self._final(self.tokens_written, Picodollars(charge), Outcome.INTERRUPTED, None)
+        if self._overtaken is not None:
+            self._overtaken()
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether another process is known to have settled it."""
+        return self.final is not None and self.final.outcome is Outcome.INTERRUPTED
 
     @property
     def is_durable(self) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from pricing.aside import Aside
@@ -52,6 +53,11 @@ class Writer:
         self._commit_not_before = monotonic()
         self._checkpoint_due = monotonic() + settings.checkpoint_ms
         self._heartbeat_due = monotonic() + settings.heartbeat_ms
+
+    @property
+    def silence_max(self) -> float:
+        """Half a lease: the last heartbeat was some time before this process stood still."""
+        return self._settings.lease_ms / 2000
 
     @property
     def unsettled(self) -> int:
@@ -139,11 +145,24 @@ class Writer:
         """Store the counts that changed since the last time."""
         changed = [one for one in self.running.values() if one.is_durable and one.tokens != one.tokens_written]
         if changed:
-            written = [one.tokens for one in changed]
-            await write_checkpoints(self._database, changed)
-            for reservation, tokens in zip(changed, written, strict=True):
-                reservation.tokens_written = tokens
+            await self.write_checkpoint(changed)
         self._checkpoint_due = monotonic() + self._settings.checkpoint_ms
+
+    async def write_checkpoint(self, reservations: Sequence[Reservation]) -> None:
+        """Store the counts of these, and tell those that another process has settled."""
+        written = [one.tokens for one in reservations]
+        gone = await write_checkpoints(self._database, reservations)
+        overtaken = []
+        for reservation, tokens in zip(reservations, written, strict=True):
+            if reservation.request_id not in gone:
+                reservation.tokens_written = tokens
+            elif self.running.pop(reservation.request_id, None) is not None:  # else it was settled here meanwhile
+                overtaken.append(reservation)
+        for reservation in overtaken:
+            key = reservation.request.key
+            self.known.hold(key.account_id, key.id, -reservation.amount, reservation.reserved_at)
+            reservation.overtake()
+        self._tell_overtaken([reservation.request_id for reservation in overtaken])
 
     async def _commit_batch(self) -> None:
         again = self._aside.is_due(monotonic())
@@ -260,14 +279,16 @@ class Writer:
         charged = [final.request_id for final in absent if final.outcome is not Outcome.VOID]
         if not charged:
             return
-        overtaken = await missing_entries(self._database, charged, self._process.id)
-        if overtaken:
-            self.overtaken += len(overtaken)
+        self._tell_overtaken(await missing_entries(self._database, charged, self._process.id))
+
+    def _tell_overtaken(self, request_ids: Collection[str]) -> None:
+        if request_ids:
+            self.overtaken += len(request_ids)
             logger.error(
                 "%d requests were settled as interrupted by another process, which took this one for dead; "
                 "its entries stand. First: %s",
-                len(overtaken),
-                min(overtaken),
+                len(request_ids),
+                min(request_ids),
             )
 
     async def _outlast(self, error: LedgerUnavailable) -> None:

@@ -2,13 +2,14 @@
 
 from engine.formats import messages_format
 from gateway.exchange import Exchange
+from gateway.fleet import Served
+from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import anthropic_answers as answers
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.usage import usage_fields
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id
 
 TAG = "Anthropic"
 ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)
@@ -27,17 +28,14 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
         admitted=True,
     )
 )
-async def messages(exchange: Exchange) -> None:
+async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> None:
     """`POST /v1/messages`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(MessagesBody, values, served.model.profile.route("messages"))
-    await exchange.admit(served)
     form = await messages_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
     sampling = body.sampling(fit_to_context(served, prompt, body.max_tokens))
     request_id = new_id("msg", "_")
-    async with exchange.generate(request_id, served, prompt, sampling, stream=body.stream, user=body.user) as metered:
+    job = exchange.job(request_id, served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
+    async with exchange.pipeline.run(job) as metered:
 
         def usage() -> dict[str, object]:
             return usage_fields(metered.counts, metered.cost)
@@ -60,12 +58,8 @@ async def messages(exchange: Exchange) -> None:
         admitted=True,
     )
 )
-async def count_tokens(exchange: Exchange) -> None:
+async def count_tokens(exchange: Exchange, served: Served, body: CountTokensBody) -> None:
     """`POST /v1/messages/count_tokens`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CountTokensBody, values, served.model.profile.route("messages"))
-    await exchange.admit(served)
     form = await messages_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
     await exchange.respond({"input_tokens": prompt.tokens})

@@ -4,14 +4,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.exchange import Exchange
+from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.native import NativeBody
 from gateway.protocol.native_answer import NativeEvents, native_result, queued
-from gateway.routes.common import find_model, new_id
+from gateway.routes.common import new_id
 from gateway.state import Gateway
 
 TAG = "Native"
@@ -29,20 +29,16 @@ TAG = "Native"
         admitted=True,
     )
 )
-async def infer(exchange: Exchange) -> None:
+async def infer(exchange: Exchange, served: Served, body: NativeBody) -> None:
     """`POST /v1/inference/{model}`."""
-    served = find_model(exchange, exchange.path_params["model"])
-    body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
-    await exchange.admit(served)
     prompt = await served.renderer.text(body.input, body.constraint, "input")
     sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
     job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
     if body.webhook is not None:
-        await exchange.prepare(job)
-        await exchange.gateway.webhooks.start(job, body.webhook, native_result, exchange.admission)
+        await exchange.webhooks.start(job, body.webhook, native_result)
         await exchange.respond(queued(job))
         return
-    async with exchange.run(job) as metered:
+    async with exchange.pipeline.run(job) as metered:
         if body.stream:
             await exchange.stream(metered, NativeEvents(metered))
         else:

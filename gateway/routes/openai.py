@@ -1,16 +1,16 @@
 """The OpenAI routes, under `/v1/` and `/v1/openai/`."""
 
 from gateway.exchange import Exchange
+from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.chat_answer import ChatChunks, chat_completion
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.completions_answer import CompletionChunks, completion
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id
 
 TAG = "Chat and completions"
 
@@ -27,17 +27,12 @@ TAG = "Chat and completions"
         admitted=True,
     )
 )
-async def chat_completions(exchange: Exchange) -> None:
+async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -> None:
     """`POST .../chat/completions`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ChatBody, values, served.model.profile.openai)
-    await exchange.admit(served)
     prompt = await served.renderer.chat(body.conversation())
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
-    async with exchange.generate(
-        new_id("chatcmpl"), served, prompt, sampling, stream=body.stream, user=body.user
-    ) as metered:
+    job = exchange.job(new_id("chatcmpl"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
+    async with exchange.pipeline.run(job) as metered:
         if body.stream:
             await exchange.stream(metered, ChatChunks(metered, body))
         else:
@@ -55,17 +50,14 @@ async def chat_completions(exchange: Exchange) -> None:
         admitted=True,
     )
 )
-async def completions(exchange: Exchange) -> None:
+async def completions(exchange: Exchange, served: Served, body: CompletionBody) -> None:
     """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CompletionBody, values, served.model.profile.openai)
-    await exchange.admit(served)
     parts = [
         Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))
-        for prompt in await body.render(served.renderer, exchange.gateway.settings.prompts_max)
+        for prompt in await body.render(served.renderer, exchange.settings.prompts_max)
     ]
-    async with exchange.run(exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)) as metered:
+    job = exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)
+    async with exchange.pipeline.run(job) as metered:
         if body.stream:
             await exchange.stream(metered, CompletionChunks(metered, body))
         else:

@@ -2,13 +2,14 @@
 
 from engine.formats import responses_format
 from gateway.exchange import Exchange
+from gateway.fleet import Served
+from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import response_answers as answers
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.responses import ResponsesBody
 from gateway.protocol.responses_answer import ResponseEvents, response
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id
 
 
 @documented(
@@ -24,18 +25,13 @@ from gateway.routes.common import new_id, served_model
         admitted=True,
     )
 )
-async def responses(exchange: Exchange) -> None:
+async def responses(exchange: Exchange, served: Served, body: ResponsesBody) -> None:
     """`POST .../responses`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ResponsesBody, values, served.model.profile.route("responses"))
-    await exchange.admit(served)
     form = await responses_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields(), continue_final=body.continues))
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
-    async with exchange.generate(
-        new_id("resp", "_"), served, prompt, sampling, stream=body.stream, user=body.user
-    ) as metered:
+    job = exchange.job(new_id("resp", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
+    async with exchange.pipeline.run(job) as metered:
         items = form.items()
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))

@@ -117,7 +117,8 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
     """`async with gateway_server(script=..., cards=[...], **settings) as server`.
 
     `script` is what the engines play (by default they answer "ok"), `cards` are the models served, `settings` are
-    fields of `Settings`; `card_files` hold more cards. Servers made in one test share the database, as after a restart.
+    fields of `Settings`; `card_files` hold more cards, `engine` makes the engines. Servers made in one test share the
+    database, as after a restart.
     """
     secret = f"test-{secrets.token_hex(16)}"
 
@@ -127,12 +128,13 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
         cards: Sequence[str] = (DEMO, LLAMA2),
         resolve: Resolve = system_resolve,
         card_files: Sequence[Path] = (),
+        engine: Callable[[Script, EngineSpec], ScriptedEngine] = ScriptedEngine,
         **settings: object,
     ) -> AsyncIterator[GatewayServer]:
         engines: list[ScriptedEngine] = []
 
         def scripted(spec: EngineSpec) -> Engine:
-            engines.append(ScriptedEngine(script or Script(), spec))
+            engines.append(engine(script or Script(), spec))
             return engines[-1]
 
         values = {"models": ",".join(cards), "data_dir": tmp_path, "source": "scripted:", "bootstrap_key": secret}

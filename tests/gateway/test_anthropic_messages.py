@@ -256,7 +256,7 @@ async def test_a_failure_in_the_middle_of_a_stream_is_an_event_and_charged(
             await stream.until_done()
     assert caught.value.body["error"] == {  # type: ignore[index]
         "type": "api_error",
-        "message": "The engine failed on this request. Only the tokens it delivered were charged.",
+        "message": "The engine failed on this request. Only what was sent is charged.",
         "param": None,
         "code": "engine_error",
     }

@@ -231,9 +231,20 @@ async def test_one_refused_prompt_stops_the_others_and_charges_nothing(server: G
     assert [entry["state"] for entry in await server.entries()] in ([], ["void"])
 
 
-async def test_one_failed_prompt_fails_the_request_and_charges_what_was_generated(server: GatewayServer) -> None:
+async def test_one_failed_prompt_fails_the_request_and_charges_nothing(server: GatewayServer) -> None:
     status, error = await refusal(server, prompt=["please hang", "please fail"])
     assert (status, error["code"]) == (500, "engine_error")
+    assert server.engines[0].running == set()
+    (entry,) = await server.entries()
+    assert (entry["state"], entry["reason"], entry["cost"]) == ("void", "engine_error", 0)
+
+
+async def test_one_failed_prompt_ends_a_stream_and_charges_what_was_sent(server: GatewayServer) -> None:
+    """The prompt "please hang" says one word, "please fail" says three."""
+    async with server.client() as http:
+        body = {"model": DEMO, "prompt": ["please hang", "please fail"], "stream": True}
+        answer = await http.post(COMPLETIONS, json=body)
+    assert "engine_error" in answer.text
     assert server.engines[0].running == set()
     (entry,) = await server.entries()
     assert (entry["outcome"], entry["completion_tokens"]) == ("engine_error", 1 + 3)

@@ -1,6 +1,7 @@
 """`Idempotency-Key`: charged once, answered with the same bytes, streams included."""
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -191,13 +192,26 @@ async def test_an_uncharged_failure_is_not_kept_and_a_retry_runs(gateway_server:
         assert len(await charged(server)) == 1
 
 
-async def test_a_failure_that_was_charged_is_not_charged_again(gateway_server: GatewayServers) -> None:
+async def test_a_failure_costs_nothing_and_its_retry_runs_anew(gateway_server: GatewayServers) -> None:
     script = Script((RequestScript((emit("one two"), fail("broken"))), RequestScript((emit("fine"),))))
     async with gateway_server(script) as server, server.client() as client:
         assert (await client.post(CHAT, json=chat(), headers=key("k"))).status_code == 500
+        assert await charged(server) == []
+        retry = await client.post(CHAT, json=chat(), headers=key("k"))
+        assert (retry.status_code, retry.json()["choices"][0]["message"]["content"]) == (200, "fine")
+        assert len(await charged(server)) == 1
+
+
+async def test_a_stream_that_ran_out_of_time_was_charged_and_is_not_charged_again(
+    gateway_server: GatewayServers,
+) -> None:
+    script = Script((RequestScript((emit("one two"), HANG)), RequestScript((emit("fine"),))))
+    async with gateway_server(script, request_timeout_seconds=0.5) as server, server.client() as client:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            await client.post(CHAT, json=chat(stream=True), headers=key("k"))
         (entry,) = await charged(server)
         await stored(server)
-        retry = await client.post(CHAT, json=chat(), headers=key("k"))
+        retry = await client.post(CHAT, json=chat(stream=True), headers=key("k"))
         assert (retry.status_code, retry.json()["error"]["code"]) == (409, "idempotency_answer_lost")
         assert str(entry["request_id"]) in retry.json()["error"]["message"]
         assert retry.headers["x-should-retry"] == "false"

@@ -6,7 +6,10 @@ from prometheus_client import Histogram
 
 from engine.base import TokenCounts
 from gateway.metrics import INTER_TOKEN_BUCKETS, Metrics, StreamTimer
+from gateway.receipt import Receipt
+from pricing.cost import Tokens
 from pricing.money import Picodollars
+from pricing.reservation import Outcome
 
 
 def samples(histogram: Histogram) -> dict[tuple[str, str], float]:
@@ -16,6 +19,10 @@ def samples(histogram: Histogram) -> dict[tuple[str, str], float]:
         for sample in metric.samples
         if not sample.name.endswith("_created")
     }
+
+
+def receipt(outcome: Outcome) -> Receipt:
+    return Receipt(TokenCounts(3, 1, 50), Tokens(3, 1, 50), Picodollars(2 * 10**12), outcome)
 
 
 def test_gathered_gaps_equal_single_observations() -> None:
@@ -28,7 +35,7 @@ def test_gathered_gaps_equal_single_observations() -> None:
         timer.token()
         plain.labels("m").observe(timer._last - last)
         last = timer._last
-    timer.end(TokenCounts(3, 1, 50), Picodollars(10**12), "finished")
+    timer.end(receipt(Outcome.FINISHED))
     gathered, single = samples(metrics.inter_token), samples(plain)
     assert gathered.keys() == single.keys()
     for name, value in single.items():
@@ -38,8 +45,7 @@ def test_gathered_gaps_equal_single_observations() -> None:
 def test_counters_take_kinds_and_dollars() -> None:
     metrics = Metrics("0")
     timer = StreamTimer(metrics, "m", time.perf_counter())
-    timer.disconnected()
-    timer.end(TokenCounts(3, 1, 50), Picodollars(2 * 10**12), "client_gone")
+    timer.end(receipt(Outcome.CLIENT_GONE))
     read = metrics.registry.get_sample_value
     assert read("farebox_tokens_total", {"model": "m", "kind": "prompt"}) == 2
     assert read("farebox_tokens_total", {"model": "m", "kind": "cached"}) == 1

@@ -203,7 +203,7 @@ async def test_a_full_queue_is_told_at_once(gateway_server: GatewayServers, rece
         assert await rows(server.database, "webhooks") == []
 
 
-async def test_a_failed_generation_is_delivered_as_failed_with_its_cost(
+async def test_a_failed_generation_is_delivered_as_failed_and_costs_nothing(
     gateway_server: GatewayServers, receiver: Receiver
 ) -> None:
     async with gateway_server(script=SCRIPT, **SETTINGS) as server:
@@ -213,8 +213,8 @@ async def test_a_failed_generation_is_delivered_as_failed_with_its_cost(
     assert document["inference_status"]["status"] == "failed"
     assert document["error"]["code"] == "engine_error"
     assert document["results"] == []
-    assert (entry["outcome"], entry["completion_tokens"]) == ("engine_error", 2)
-    assert document["inference_status"]["cost"] == entry["cost"] / 10**12
+    assert (entry["state"], entry["reason"], entry["cost"]) == ("void", "engine_error", 0)
+    assert document["inference_status"]["cost"] == 0
     assert document["inference_status"]["tokens_generated"] == 2
 
 
@@ -275,7 +275,7 @@ async def test_a_shutdown_waits_for_a_generation_and_keeps_its_result(
     assert document["results"] == [{"generated_text": "oneHello you"}]
 
 
-async def test_what_a_shutdown_cuts_off_is_charged_and_delivered_as_failed(
+async def test_what_a_shutdown_cuts_off_costs_nothing_and_is_delivered_as_failed(
     gateway_server: GatewayServers, receiver: Receiver
 ) -> None:
     async with gateway_server(script=SCRIPT, shutdown_seconds=0.1, **SETTINGS) as server:
@@ -285,8 +285,8 @@ async def test_what_a_shutdown_cuts_off_is_charged_and_delivered_as_failed(
         document = await receiver.document()
         (entry,) = await server.entries()
     assert document["error"]["code"] == "shutting_down"
-    assert (entry["outcome"], entry["completion_tokens"]) == ("shutdown", 2)
-    assert document["inference_status"]["cost"] == entry["cost"] / 10**12
+    assert (entry["state"], entry["reason"], entry["cost"]) == ("void", "shutdown", 0)
+    assert document["inference_status"]["cost"] == 0
 
 
 async def generated(server: GatewayServer, tokens: int) -> None:

@@ -20,6 +20,7 @@ from pricing import tables
 from pricing.balance import Limit, LimitKind
 from pricing.cost import Tokens, cost
 from pricing.database import Database
+from pricing.errors import Overtaken
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
@@ -96,6 +97,58 @@ async def test_a_process_taken_for_dead_does_not_charge_twice(world: World, capl
         assert await let_lease_run_out(survivor, lease_clock) == 0  # adopted: now it has a lease
         assert await let_lease_run_out(survivor, lease_clock) == 1
         assert await world.open_reservations() == 0
+
+
+async def test_a_checkpoint_tells_a_living_process_what_another_one_settled(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = (await world.key()).key
+    lease_clock = HandClock()
+    async with world.ledger(monotonic=lease_clock, lease_ms=LEASE) as survivor:
+        slow = await Ledger.open(world.database, quick(clock=world.clock, lease_ms=LEASE, heartbeat_ms=LEASE // 3))
+        reservation, other = slow.reserve(world.request(key, 20)), slow.reserve(world.request(key, 20))
+        await asyncio.gather(reservation.stands(), other.stands())
+        told: list[str] = []
+        reservation.when_overtaken(lambda: told.append("first"))
+        reservation.observe(used(5))
+        await slow.checkpoint()
+        assert await let_lease_run_out(survivor, lease_clock) == 2
+        other.settle(used(1), Outcome.FINISHED)  # before it is told
+        reservation.observe(used(6))
+        await slow.checkpoint()
+        assert told == ["first"]
+        assert reservation.is_overtaken
+        assert slow.running == 0
+        assert reservation.settle(used(9), Outcome.FINISHED) == 6 * TOKEN  # what the other one charged
+        await slow.flush()
+        assert slow.overtaken == 2
+        assert "its entries stand" in caplog.text
+        assert await world.entry_sums(key.id) == (2, 6 * TOKEN)
+        assert (await world.keys.balance(key.id)).reserved == 0
+        # What it knows of the key's money is right again.
+        await slow.reserve(world.request(key, 10)).stands()
+        await slow.close()
+
+
+async def test_a_reservation_can_be_confirmed_after_a_standstill(world: World) -> None:
+    key = (await world.key()).key
+    lease_clock = HandClock()
+    async with world.ledger(monotonic=lease_clock, lease_ms=LEASE) as survivor:
+        slow = await Ledger.open(world.database, quick(clock=world.clock, lease_ms=LEASE, heartbeat_ms=LEASE // 3))
+        kept, lost = slow.reserve(world.request(key, 20)), slow.reserve(world.request(key, 20))
+        told: list[str] = []
+        lost.when_overtaken(lambda: told.append("by a call too"))
+        await asyncio.gather(kept.stands(), lost.stands())
+        await asyncio.gather(kept.confirm(), lost.confirm())
+        assert kept.settle(used(3), Outcome.FINISHED) == 4 * TOKEN
+        await slow.flush()
+        await kept.confirm()  # settled here: nothing was taken
+        assert await let_lease_run_out(survivor, lease_clock) == 1
+        with pytest.raises(Overtaken):
+            await lost.confirm()
+        assert told == []  # the error is enough
+        assert slow.overtaken == 1
+        await slow.close()
 
 
 class Interrupted(Database):

@@ -4,6 +4,7 @@ keys, and days that pass. After every step the database must say what the model 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from pricing.balance import Balance, Limit, LimitKind
 from pricing.cost import NO_TOKENS, Tokens
 from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
-from pricing.errors import DuplicateRequest, InsufficientFunds
+from pricing.errors import DuplicateRequest, InsufficientFunds, Overtaken
 from pricing.key import Key, KeyTerms
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
@@ -234,18 +235,39 @@ class LedgerMachine(RuleBasedStateMachine):
 
         async def die() -> int:
             await dead.abandon()
-            settled = await survivor.recover()
-            for _ in range(4):
-                self.lease_clock.at += LEASE // 4
-                settled += await survivor.recover()
+            settled = await self.outlive(survivor)
             self.ledgers[process] = await self.open_ledger()
             return settled
 
-        lost = [one for one in self.model.requests if one.ledger is dead and one.cost is None]
+        lost = self.lost(dead)
         assert self.run(die()) == len(lost)
+
+    @rule(process=st.integers(0, 1))
+    def stand_still(self, process: int) -> None:
+        """A process stands still for longer than its lease; the other one settles for it; it goes on, and learns it."""
+        slow, survivor = self.ledgers[process], self.ledgers[1 - process]
+        lost = self.lost(slow)
+        assert self.run(self.outlive(survivor)) == len(lost)
+        for one in lost:
+            with contextlib.suppress(Overtaken):
+                self.run(one.reservation.confirm())
+                raise AssertionError("a request that was settled was confirmed")
+
+    async def outlive(self, survivor: Ledger) -> int:
+        """More than a lease passes on its clock; a process without a row gets one first, and so lives for longer."""
+        settled = await survivor.recover()
+        for _ in range(6):
+            self.lease_clock.at += LEASE // 4
+            settled += await survivor.recover()
+        return settled
+
+    def lost(self, dead: Ledger) -> list[Request]:
+        """What another process settles for this one."""
+        lost = [one for one in self.model.requests if one.ledger is dead and one.cost is None]
         for one in lost:
             one.state = "interrupted"
             one.cost = (one.checkpoint.prompt + one.checkpoint.completion) * TOKEN
+        return lost
 
     @rule(milliseconds=st.sampled_from([1_000, HOUR, 9 * HOUR, DAY - 1]))
     def wait(self, milliseconds: int) -> None:
