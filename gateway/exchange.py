@@ -227,7 +227,7 @@ class Generating:
             context.client_gone()
             return
         key: Key = scope["farebox.key"]
-        admission = gateway.limits.admission(key, context.headers)
+        admission = gateway.limits.admission(key, context.limit_headers)
         client: Client | None = scope.get(CLIENT)
         path_params, write = scope.get("path_params", {}), client.write if client is not None else None
         exchange = Exchange(gateway, context, key, body, path_params, headers, send, admission, write)

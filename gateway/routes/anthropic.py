@@ -6,9 +6,8 @@ from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import anthropic_answers as answers
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.usage import usage_fields
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read
 
 TAG = "Anthropic"
 ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)
@@ -21,7 +20,6 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
         "The model's own parameter ranges hold. `usage` has `estimated_cost`; in a stream it comes with the event "
         "`message_delta`. A conversation that ends with an assistant's message is gone on from there.",
         body=MessagesBody,
-        ranges="messages",
         answers={JSON: answers.Message, EVENTS: answers.MessageEvent},
         others=ERRORS,
         admitted=True,
@@ -29,9 +27,7 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
 )
 async def messages(exchange: Exchange) -> None:
     """`POST /v1/messages`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(MessagesBody, values, served.model.profile.route("messages"))
+    served, body = read(exchange, MessagesBody)
     await exchange.admit(served)
     form = await messages_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
@@ -54,7 +50,6 @@ async def messages(exchange: Exchange) -> None:
         "Count a prompt's tokens, in Anthropic's format",
         "Free of charge; it counts as a request.",
         body=CountTokensBody,
-        ranges="messages",
         answers={JSON: answers.TokenCount},
         others=ERRORS,
         admitted=True,
@@ -62,9 +57,7 @@ async def messages(exchange: Exchange) -> None:
 )
 async def count_tokens(exchange: Exchange) -> None:
     """`POST /v1/messages/count_tokens`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CountTokensBody, values, served.model.profile.route("messages"))
+    served, body = read(exchange, CountTokensBody)
     await exchange.admit(served)
     form = await messages_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))

@@ -1,12 +1,35 @@
 """What the generating routes share."""
 
 import secrets
+from typing import TypeVar
 
 from gateway.catalog import Task
 from gateway.errors import InvalidParameter, InvalidRequest, ModelNotAllowed, show
 from gateway.exchange import Exchange
 from gateway.fleet import Served
-from gateway.protocol.checks import JSONObject
+from gateway.protocol.checks import Body, JSONObject, check, parse_json
+from gateway.protocol.fields import ignored_header
+
+B = TypeVar("B", bound=Body)
+
+
+def read(exchange: Exchange, body: type[B], task: Task = "generate") -> tuple[Served, B]:
+    """The model that the body names, and the body within the ranges of that model.
+
+    Raises InvalidRequest, InvalidParameter, NotFound, ModelNotAllowed, Unavailable.
+    """
+    values = parse_json(exchange.body)
+    served = served_model(exchange, values, task)
+    return served, checked(exchange, body, values, served)
+
+
+def checked(exchange: Exchange, body: type[B], values: JSONObject, served: Served) -> B:
+    """The body within the model's ranges. What is ignored is named in a header of the answer and on the log line."""
+    found, ignored = check(body, values, served.model.profile, exchange.gateway.settings.unknown_fields)
+    if ignored:
+        exchange.context.headers.append(ignored_header(ignored))
+        exchange.context.fields["ignored"] = list(ignored)
+    return found
 
 
 def served_model(exchange: Exchange, values: JSONObject, task: Task = "generate") -> Served:

@@ -8,10 +8,10 @@ from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
-from gateway.protocol.checks import parse_json, validate
+from gateway.protocol.checks import parse_json
 from gateway.protocol.native import NativeBody
 from gateway.protocol.native_answer import NativeEvents, native_result, queued
-from gateway.routes.common import find_model, new_id
+from gateway.routes.common import checked, find_model, new_id
 from gateway.state import Gateway
 
 TAG = "Native"
@@ -24,7 +24,6 @@ TAG = "Native"
         "`input` is the prompt as it is. With `stream: true` each token is an event; with `webhook` the answer is "
         "`queued`, and the result goes to that URL.",
         body=NativeBody,
-        ranges="native",
         answers={JSON: answers.Inference, EVENTS: answers.InferenceEvent},
         admitted=True,
     )
@@ -32,10 +31,12 @@ TAG = "Native"
 async def infer(exchange: Exchange) -> None:
     """`POST /v1/inference/{model}`."""
     served = find_model(exchange, exchange.path_params["model"])
-    body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
+    body = checked(exchange, NativeBody, parse_json(exchange.body), served)
     await exchange.admit(served)
     prompt = await served.renderer.text(body.input, body.constraint, "input")
-    sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
+    room = fit_to_context(served, prompt, body.max_new_tokens, "input")
+    # Streamed tokens carry their ids and log probabilities.
+    sampling = body.sampling(room, logprobs=0 if body.stream else None)
     job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
     if body.webhook is not None:
         await exchange.prepare(job)

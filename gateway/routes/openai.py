@@ -7,10 +7,9 @@ from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.chat_answer import ChatChunks, chat_completion
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.completions_answer import CompletionChunks, completion
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read
 
 TAG = "Chat and completions"
 
@@ -22,19 +21,16 @@ TAG = "Chat and completions"
         "With `stream: true` the answer comes as events. `usage` rides on the chunk that ends the last choice; with "
         "`stream_options.include_usage: true` it comes OpenAI's way, in a last chunk without choices.",
         body=ChatBody,
-        ranges="openai",
         answers={JSON: answers.ChatCompletion, EVENTS: answers.ChatChunk},
         admitted=True,
     )
 )
 async def chat_completions(exchange: Exchange) -> None:
     """`POST .../chat/completions`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ChatBody, values, served.model.profile.openai)
+    served, body = read(exchange, ChatBody)
     await exchange.admit(served)
     prompt = await served.renderer.chat(body.conversation())
-    sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
+    sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), logprobs=body.logprobs_wanted)
     async with exchange.generate(
         new_id("chatcmpl"), served, prompt, sampling, stream=body.stream, user=body.user
     ) as metered:
@@ -50,19 +46,16 @@ async def chat_completions(exchange: Exchange) -> None:
         "Go on from a text or several",
         "Several prompts are one request; the choices are numbered prompt by prompt.",
         body=CompletionBody,
-        ranges="openai",
         answers={JSON: answers.Completion, EVENTS: answers.CompletionChunk},
         admitted=True,
     )
 )
 async def completions(exchange: Exchange) -> None:
     """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CompletionBody, values, served.model.profile.openai)
+    served, body = read(exchange, CompletionBody)
     await exchange.admit(served)
     parts = [
-        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))
+        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), logprobs=body.logprobs))
         for prompt in await body.render(served.renderer, exchange.gateway.settings.prompts_max)
     ]
     async with exchange.run(exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)) as metered:

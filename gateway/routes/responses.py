@@ -5,10 +5,9 @@ from gateway.exchange import Exchange
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import response_answers as answers
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.responses import ResponsesBody
 from gateway.protocol.responses_answer import ResponseEvents, response
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read
 
 
 @documented(
@@ -18,7 +17,6 @@ from gateway.routes.common import new_id, served_model
         "Send the whole conversation: there is no `previous_response_id`, no `store: true`, no `background`, and no "
         "tool that runs here. `usage` has `estimated_cost`.",
         body=ResponsesBody,
-        ranges="responses",
         answers={JSON: answers.Response, EVENTS: answers.StreamEvent},
         errors=(501,),
         admitted=True,
@@ -26,9 +24,7 @@ from gateway.routes.common import new_id, served_model
 )
 async def responses(exchange: Exchange) -> None:
     """`POST .../responses`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ResponsesBody, values, served.model.profile.route("responses"))
+    served, body = read(exchange, ResponsesBody)
     await exchange.admit(served)
     form = await responses_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields(), continue_final=body.continues))
