@@ -6,8 +6,8 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
 
@@ -100,7 +100,7 @@ class Sampling:
     """How to choose tokens. Every value has been checked against the model's parameter profile.
 
     `top_k` 0 means off; `logprobs` is the number of alternatives per token (0: the chosen token only), `None` off;
-    `logit_bias` maps token ids to biases.
+    `logit_bias` maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
     """
 
     max_tokens: int
@@ -117,6 +117,18 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, max_tokens: int, values: Mapping[str, Any]) -> "Sampling":
+        """From values by their names here, or by the engine's."""
+        own = {name: value for name, value in values.items() if name in _OWN}
+        if "stop" in own:
+            own["stop"] = tuple(own["stop"])
+        return cls(max_tokens, **own, more={name: value for name, value in values.items() if name not in _OWN})
+
+
+_OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,18 @@ class Constraints:
 
 UNCONSTRAINED = Constraints()
 
+# What vLLM takes under the same name and in the same range.
+_AS_THEY_ARE = (
+    "n",
+    "max_tokens",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+    "logprobs",
+)
+
 
 def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED) -> SamplingParams:
     """Raises VLLMValidationError when vLLM won't take a value."""
@@ -47,27 +59,23 @@ def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED
     temperature, min_p, extra = split(temperature, sampling.min_p)
     bias = {token: max(-_BIAS_MAX, min(_BIAS_MAX, value)) for token, value in sampling.logit_bias.items()}
     return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=temperature,
-        top_p=sampling.top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=engine_seed(sampling.seed),
-        stop=list(sampling.stop),
-        ignore_eos=sampling.ignore_eos,
-        logprobs=sampling.logprobs,
-        logit_bias=bias or None,
+        **{
+            **{name: getattr(sampling, name) for name in _AS_THEY_ARE},
+            **sampling.more,
+            "temperature": temperature,
+            "top_k": top_k,
+            "min_p": min_p,
+            "seed": engine_seed(sampling.seed),
+            "stop": list(sampling.stop),
+            "logit_bias": bias or None,
+            "skip_special_tokens": constraints.skip_special_tokens and sampling.more.get("skip_special_tokens", True),
+            "stop_token_ids": [*constraints.stop_token_ids, *sampling.more.get("stop_token_ids", ())],
+        },
         extra_args=extra,
         output_kind=RequestOutputKind.DELTA,
         structured_outputs=constraints.structured_outputs,
-        skip_special_tokens=constraints.skip_special_tokens,
         spaces_between_special_tokens=constraints.spaces_between_special_tokens,
         include_stop_str_in_output=constraints.include_stop_str_in_output,
-        stop_token_ids=list(constraints.stop_token_ids),
         skip_clone=True,
     )
 

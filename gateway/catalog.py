@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
-from gateway.parameters import Profile, shipped_profiles
+from gateway.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.protocol.checks import first_fault
 from gateway.settings import Precision, Settings
 from pricing.price import Price
@@ -110,8 +110,11 @@ class Catalog:
 def load_catalog(settings: Settings) -> Catalog:
     """The cards that the settings ask for, from the shipped file and the operator's. Raises CatalogError."""
     cards = {card.name: card for card in shipped_cards()}
+    profiles = dict(shipped_profiles())
     for path in settings.cards:
-        cards |= {card.name: card for card in read_cards(path)}
+        document = _document(path)
+        profiles |= _profiles(document, str(path), profiles)
+        cards |= {card.name: card for card in _cards(document, path)}
     wanted = list(cards) if settings.models == (ALL,) else list(settings.models)
     if not wanted:
         raise CatalogError(f"FAREBOX_MODELS names no model. The cards are: {', '.join(cards)}.")
@@ -120,38 +123,54 @@ def load_catalog(settings: Settings) -> Catalog:
             near = difflib.get_close_matches(name, cards, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
             raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
-    models = [_ready(cards[name], settings) for name in wanted]
+    models = [_ready(cards[name], settings, profiles) for name in wanted]
     return Catalog(_share_engines(models))
 
 
 def shipped_cards() -> list[Card]:
     """The cards of the pages, and the demo model's."""
     text = resources.files("gateway").joinpath("cards/models.toml").read_text(encoding="utf-8")
-    return _parse(text, "cards/models.toml")
+    return _parse(tomllib.loads(text), "cards/models.toml")
 
 
 def read_cards(path: Path) -> list[Card]:
     """The cards of one TOML file; a relative `source` folder is relative to the file. Raises CatalogError."""
+    return _cards(_document(path), path)
+
+
+def _cards(document: Mapping[str, object], path: Path) -> list[Card]:
+    return [
+        card.model_copy(update={"source": str(path.parent / card.source)}) if card.source.startswith(".") else card
+        for card in _parse(document, str(path))
+    ]
+
+
+def _document(path: Path) -> dict[str, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CatalogError(f"The card file {path} can't be read: {error.strerror}. Check FAREBOX_CARDS.") from None
     except UnicodeDecodeError as error:
         raise CatalogError(f"The card file {path} isn't UTF-8: byte {error.start} is none of it.") from None
-    cards = _parse(text, str(path))
-    return [
-        card.model_copy(update={"source": str(path.parent / card.source)}) if card.source.startswith(".") else card
-        for card in cards
-    ]
-
-
-def _parse(text: str, where: str) -> list[Card]:
-    try:
-        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{where} is not valid TOML: {error}.") from None
+        raise CatalogError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _profiles(document: Mapping[str, object], where: str, known: Mapping[str, Profile]) -> dict[str, Profile]:
+    try:
+        return read_profiles(document, known)
+    except ProfileError as error:
+        raise CatalogError(f"{where}: {error}") from None
+
+
+def _parse(document: Mapping[str, object], where: str) -> list[Card]:
+    for name in document:
+        if name not in ("model", "profile"):
+            raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
     tables = document.get("model", [])
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise CatalogError(f"{where}: `model` must be a list of cards; a card starts with the line [[model]].")
+    if not tables and "profile" not in document:
         raise CatalogError(f"{where} holds no model card; a card starts with the line [[model]].")
     return [_card(table, index, where) for index, table in enumerate(tables)]
 
@@ -172,8 +191,7 @@ def _card(table: Mapping[str, object], index: int, where: str) -> Card:
         raise CatalogError(f'The {label} has a wrong "{field}": {first["msg"]}.') from None
 
 
-def _ready(card: Card, settings: Settings) -> Model:
-    profiles = shipped_profiles()
+def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> Model:
     if card.profile not in profiles:
         raise CatalogError(
             f'The card "{card.name}" asks for the profile "{card.profile}". The profiles are: {", ".join(profiles)}.'

@@ -25,7 +25,7 @@ STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, 
 class RequestContext:
     """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
 
-    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "route", "status", "trace")
+    __slots__ = ("arrived", "code", "fields", "headers", "id", "limit_headers", "model", "route", "status", "trace")
 
     def __init__(self, request_id: str, route: str, trace: Trace) -> None:
         self.id = request_id
@@ -37,6 +37,7 @@ class RequestContext:
         self.code = ""
         self.fields: dict[str, object] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # more headers of the answer, whatever it will be
+        self.limit_headers: list[tuple[bytes, bytes]] = []  # those that the limits keep current
 
     def fail(self, code: str, error: BaseException) -> None:
         """Remember why it failed, and log what nobody expected."""
@@ -76,6 +77,7 @@ class ContextMiddleware:
                 message["headers"] = [
                     *message["headers"],
                     *context.headers,
+                    *context.limit_headers,
                     (b"x-request-id", context.id.encode()),
                     (b"openai-processing-ms", b"%d" % elapsed_ms),
                 ]

@@ -24,7 +24,8 @@ from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.idempotency import Attempt, digest_of, idempotency_key
 from gateway.openapi.operation import Operation, operation_of
-from gateway.protocol.checks import Body, JSONObject, parse_json, validate
+from gateway.protocol.checks import Body, JSONObject, check, parse_json
+from gateway.protocol.fields import ignored_header
 from gateway.state import Gateway
 from pricing.keys import Key
 
@@ -38,9 +39,9 @@ class Generating:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         operation = operation_of(handler)
-        if operation is None or operation.body is None or operation.ranges is None:
-            raise TypeError("a handler that generates must be documented with its body and the ranges of its route")
-        self._operation, self._body, self._ranges = operation, operation.body, operation.ranges
+        if operation is None or operation.body is None or operation.body.ROUTE is None:
+            raise TypeError("a handler that generates must be documented with the body of its route")
+        self._operation, self._body = operation, operation.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
@@ -65,7 +66,7 @@ class Generating:
             path_params=scope.get("path_params", {}),
             headers=headers,
             send=send,
-            admission=gateway.limits.admission(key, context.headers),
+            admission=gateway.limits.admission(key, context.limit_headers),
             write=client.write if client is not None else None,
         )
         watch = _Watch(client, receive)
@@ -117,7 +118,11 @@ class Generating:
         _require_allowed(exchange.key, served, self._operation, gateway.catalog)
         if named is not None:
             values = parse_json(exchange.body)
-        return served, validate(self._body, values, served.model.profile.route(self._ranges))
+        body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
+        if ignored:
+            exchange.context.headers.append(ignored_header(ignored))
+            exchange.context.fields["ignored"] = list(ignored)
+        return served, body
 
 
 def _model_name(values: JSONObject) -> str:

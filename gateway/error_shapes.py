@@ -30,7 +30,7 @@ def error_body(error: GatewayError, route: str, request_id: str) -> dict[str, ob
     if route not in ANTHROPIC_ROUTES:
         return error.body()
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    fields = {"type": kind, "message": error.message, "param": error.param, "code": error.code}
+    fields = {**error.described(), "type": kind}
     return {"type": "error", "error": fields, "request_id": request_id, "detail": error.message}
 
 

@@ -28,7 +28,8 @@ clients the second; `gateway.error_shapes` has Anthropic's. The engine's and the
 `from_exception`, the one table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -36,6 +37,7 @@ from engine import errors as engines
 from pricing import errors as money
 
 MESSAGE_CHARACTERS_MAX = 1200
+FAULT_CHARACTERS_MAX = 240  # of each fault, where one answer tells of several
 VALUE_CHARACTERS_MAX = 60
 
 
@@ -59,10 +61,21 @@ class GatewayError(Exception):
         self.code = code or type(self).code
         self.param = shorten(param, VALUE_CHARACTERS_MAX) if param is not None else None
         self.headers = dict(headers or {})
+        self.faults: tuple[GatewayError, ...] = ()  # where one answer tells of several, all of them
 
     def body(self) -> dict[str, object]:
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": error, "detail": self.message}
+        return {"error": self.described(), "detail": self.message}
+
+    def described(self) -> dict[str, object]:
+        """What `error` holds, in whatever shape."""
+        return {
+            **self.fields(),
+            **({"errors": [fault.fields(FAULT_CHARACTERS_MAX) for fault in self.faults]} if self.faults else {}),
+        }
+
+    def fields(self, characters_max: int = MESSAGE_CHARACTERS_MAX) -> dict[str, object]:
+        message = shorten(self.message, characters_max)
+        return {"message": message, "type": self.type, "param": self.param, "code": self.code}
 
 
 class InvalidRequest(GatewayError):
@@ -246,6 +259,20 @@ def from_exception(error: Exception) -> GatewayError:
             return MethodNotAllowed("This path doesn't take this method.", headers=error.headers)
         case _:
             return GatewayError("Something went wrong inside the gateway. The request id names it in the log.")
+
+
+E = TypeVar("E", bound=InvalidRequest)
+
+
+def together(faults: Sequence[E]) -> E:
+    """One error that tells of all of these: `error.errors` has each, and the message every sentence that fits."""
+    first = faults[0]
+    if len(faults) == 1:
+        return first
+    message = "\n".join(fault.message for fault in faults)
+    whole = type(first)(message, code=first.code, param=first.param, headers=first.headers)
+    whole.faults = tuple(faults)
+    return whole
 
 
 def shorten(text: str, characters_max: int) -> str:

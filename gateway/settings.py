@@ -29,6 +29,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+UnknownFields = Literal["accept", "refuse"]
 WithoutRedis = Literal["local", "refuse"]
 
 
@@ -144,6 +145,11 @@ class Settings(BaseModel):
     )
     key_cache_seconds: float = Field(
         300.0, ge=0, description="How long known keys stay valid while the database can't be reached."
+    )
+    unknown_fields: UnknownFields = Field(
+        "accept",
+        description="What a request's top-level field meets that nobody here knows: `accept` names it in the header "
+        "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
     webhook_secret: Secret | None = Field(

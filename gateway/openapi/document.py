@@ -175,14 +175,14 @@ class _Schemas:
 
     def body(self, body: type[Body], operation: Operation) -> Fields:
         """The body, or one of as many as there are different ranges among the models that are served."""
-        if operation.ranges is None:
+        if body.ROUTE is None:
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
         able = [model for model in self.catalog if model.card.task == operation.task]
         if not able:
             return self.add(body)
         for model in able:
-            schema = body_schema(body, model, operation.ranges, REFERENCE)
+            schema = body_schema(body, model, REFERENCE)
             alike.setdefault(json.dumps(schema), (schema, []))[1].append(model)
         references = []
         for schema, models in alike.values():

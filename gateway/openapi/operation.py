@@ -6,7 +6,6 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from gateway.catalog import Task
-from gateway.parameters import Route
 from gateway.protocol.checks import Body
 
 JSON = "application/json"
@@ -19,19 +18,17 @@ _ATTRIBUTE = "farebox_operation"
 class Operation:
     """One route for the document.
 
-    `body` is checked with the ranges of the profile, on the route `ranges`, of each model that does the `task`, or as
-    it is. `query` holds the
-    parameters of the query string as a body's fields. `answers` maps media types to the TypedDict of the document, or
-    the TypedDicts of its events, or to None for plain text. `errors` are the statuses beyond those that any route has;
-    `others` are answers with another status that aren't of the errors' shape. `admitted` marks routes whose answers
-    carry rate limits and that take an Idempotency-Key.
+    `body` is checked with the parameters of each model that does the `task`, or as it is where it has no route of
+    theirs. `query` holds the parameters of the query string as a body's fields. `answers` maps media types to the
+    TypedDict of the document, or the TypedDicts of its events, or to None for plain text. `errors` are the statuses
+    beyond those that any route has; `others` are answers with another status that aren't of the errors' shape.
+    `admitted` marks routes whose answers carry rate limits and that take an Idempotency-Key.
     """
 
     tag: str
     summary: str
     description: str = ""
     body: type[Body] | None = None
-    ranges: Route | None = None
     task: Task = "generate"
     query: type[Body] | None = None
     answers: Mapping[str, type[Any] | UnionType | None] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from gateway.protocol.checks import Body, conflict
+from gateway.protocol.checks import StrictBody, conflict
 from pricing.accounts import Account
 from pricing.audit import AuditRecord
 from pricing.balance import Balance, Limit, LimitKind
@@ -71,7 +71,7 @@ Id = Annotated[int, Field(ge=0, le=ID_MAX)]
 Plain = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]  # PostgreSQL holds no NUL
 
 
-class LimitBody(Body):
+class LimitBody(StrictBody):
     """`{"kind": "month", "amount_usd": "25.00"}`, or `{"kind": "none"}`."""
 
     kind: Literal["none", "prepaid", "day", "month", "total"]
@@ -82,21 +82,21 @@ class LimitBody(Body):
         return Limit(LimitKind(self.kind), self.amount_usd)
 
 
-class NewAccount(Body):
+class NewAccount(StrictBody):
     name: str
     limit: LimitBody = LimitBody(kind="none")
 
 
-class Rename(Body):
+class Rename(StrictBody):
     name: str
 
 
-class Credit(Body):
+class Credit(StrictBody):
     amount_usd: USD
     reference: str | None = None
 
 
-class Terms(Body):
+class Terms(StrictBody):
     """What a key may do; what is left out is not limited (the settings' defaults apply to rates)."""
 
     limit: LimitBody = LimitBody(kind="none")
@@ -118,18 +118,18 @@ class Terms(Body):
         )
 
 
-class NewKeyBody(Body):
+class NewKeyBody(StrictBody):
     account_id: Id
     name: str
     role: Role = "user"
     terms: Terms = Terms()
 
 
-class Rotation(Body):
+class Rotation(StrictBody):
     grace_seconds: int = Field(0, ge=0, le=GRACE_SECONDS_MAX)
 
 
-class Query(Body):
+class Query(StrictBody):
     """Base of what comes in the query string, where everything is text."""
 
     model_config = ConfigDict(strict=False)

@@ -10,20 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
 
-from engine.base import Sampling
+from gateway.parameters import Route
 from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, only
-from gateway.protocol.chat import STOP_CHARACTERS_MAX
-from gateway.protocol.checks import Body, JSONObject, Unsupported, conflict, refused_fields
+from gateway.protocol.checks import Body, JSONObject, conflict
+from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
 from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
 from gateway.protocol.schema import SENT, JSONSchema, implies
 
-REFUSED = {
-    "container": "this gateway runs no containers",
-    "context_management": "this gateway doesn't edit what it is sent",
-    "mcp_servers": "this gateway calls no MCP servers",
-    "speed": "there is one speed",
-    "inference_geo": "it runs where this gateway runs",
-}
 CacheControl = dict[str, JsonValue] | None
 
 
@@ -169,6 +162,9 @@ class EndUser(Body):
 class CountTokensBody(Body):
     """What the prompt depends on."""
 
+    ROUTE: ClassVar[Route | None] = "messages"
+    FIELDS: ClassVar[FieldTable] = MESSAGES
+    EMPTIES: ClassVar[frozenset[str]] = frozenset({"system", "tools", "tool_choice", "thinking", "output_config"})
     NO_CALLS: ClassVar[JSONSchema] = {
         "type": "object",
         "properties": {"type": {"const": "none"}},
@@ -199,7 +195,8 @@ class CountTokensBody(Body):
 
     @classmethod
     def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
-        yield from refused_fields(values, REFUSED)
+        if values.get("speed", "standard") != "standard":
+            yield "speed", "there is one speed, `standard`", values["speed"]
         thinking = values.get("thinking")
         if isinstance(thinking, dict) and thinking.get("type") == "enabled":
             yield "thinking", 'a budget of thinking tokens can\'t be kept; {"type": "adaptive"} can', thinking
@@ -226,24 +223,9 @@ class CountTokensBody(Body):
 class MessagesBody(CountTokensBody):
     max_tokens: int | None = None
     stream: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop_sequences: Annotated[list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]], FailFast()] = (
-        Field(default_factory=list)
-    )
     metadata: EndUser | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
 
     @property
     def user(self) -> str | None:
         return self.metadata.user_id if self.metadata is not None else None
-
-    def sampling(self, max_tokens: int) -> Sampling:
-        return Sampling(
-            max_tokens=max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            stop=tuple(self.stop_sequences),
-        )

@@ -4,21 +4,20 @@ The ranges of the numbers are not here: they come from the model's parameter pro
 """
 
 import difflib
+import re
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from engine.base import Conversation, ResponseFormat, Sampling
-from gateway.protocol.checks import Body, conflict
+from gateway.parameters import Route
+from gateway.protocol.checks import Body, JSONObject, conflict
+from gateway.protocol.fields import CHAT, EMPTY, FieldTable, Unsupported
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
-from gateway.protocol.schema import SENT, JSONSchema, implies, one_of_fields, one_or_more
+from gateway.protocol.schema import ASKED, SENT, JSONSchema, forbids, implies, one_of_fields
 
-STOP_CHARACTERS_MAX = 4096
 BIASES_MAX = 1024
-
-
-def _stop_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 def _few(value: object) -> object:
@@ -95,38 +94,73 @@ class Format(Body):
                 return ResponseFormat("regex", regex=self.regex or self.pattern)
 
 
+Choices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=1024)]
+
+
+class StructuredOutputs(Body):
+    """vLLM's way to ask for a structure: exactly one of these."""
+
+    json_schema: dict[str, JsonValue] | None = Field(None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = Field(None, min_length=1)
+    choice: (
+        Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=1024)]
+        | None
+    ) = None
+
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (
+        {
+            "oneOf": [
+                {"properties": {name: SENT if name != "json_object" else {"const": True}}, "required": [name]}
+                for name in ("json", "json_object", "regex", "choice")
+            ]
+        },
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> "StructuredOutputs":
+        asked = (self.json_schema is not None, self.json_object is True, self.regex is not None, bool(self.choice))
+        if sum(asked) != 1:
+            raise ValueError("it needs exactly one of `json`, `json_object: true`, `regex` and `choice`.")
+        return self
+
+    def constraint(self) -> ResponseFormat:
+        if self.json_schema is not None:
+            return ResponseFormat("json_schema", json_schema=self.json_schema)
+        if self.choice is not None:
+            return ResponseFormat("regex", regex="|".join(f"({re.escape(one)})" for one in self.choice))
+        return ResponseFormat("regex", regex=self.regex) if self.regex is not None else ResponseFormat("json_object")
+
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+# Templates know no more than "high".
+EFFORTS = {"xhigh": "high", "max": "high"}
+CONSTRAINT: JSONSchema = {
+    "type": "object",
+    "properties": {"type": {"not": {"const": "text"}}},
+    "required": ["type"],
+}
+
+
 class SamplingFields(Body):
-    """What the chat and the completion routes share: the sampling parameters, within the profile's ranges."""
+    """What the chat and the completion routes share, beside the sampling parameters of the model's profile."""
 
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    top_k: int = 0
     max_tokens: int | None = None
     n: int = 1
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]],
-        FailFast(),
-        BeforeValidator(_stop_list),
-    ] = Field(default_factory=list, json_schema_extra=one_or_more)
-    ignore_eos: bool = False
     logit_bias: LogitBias = Field(default_factory=dict)
     user: str | None = None
-    # Accepted because they don't change the answer.
-    metadata: dict[str, JsonValue] | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
 
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": SENT}, {"stream": {"const": True}}),)
+    RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
+    EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
+
+    @classmethod
+    def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
+        yield from openai_unsupported(values)
 
     @property
     def include_usage(self) -> bool | None:
@@ -143,50 +177,83 @@ class SamplingFields(Body):
             raise conflict("stream_options", "`stream_options` needs `stream: true`.")
         return self
 
-    def sampling(self, max_tokens: int, logprobs: int | None) -> Sampling:
-        return Sampling(
-            max_tokens=max_tokens,
-            n=self.n,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=tuple(self.stop),
-            ignore_eos=self.ignore_eos,
-            logprobs=logprobs,
-            logit_bias={int(key): bias for key, bias in self.logit_bias.items()},
-        )
+    def sampling(self, max_tokens: int, **more: object) -> Sampling:
+        biases = {int(token): bias for token, bias in self.logit_bias.items()}
+        return super().sampling(max_tokens, logit_bias=biases, **more)
+
+
+def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
+    """What no OpenAI route of this gateway can honour, by the value that was sent."""
+    if values.get("store") is True:
+        yield "store", "this gateway keeps no answers", True
+    if values.get("modalities", ["text"]) not in (["text"], *EMPTY):
+        yield "modalities", "this model writes text only", values["modalities"]
+    if values.get("service_tier", "auto") not in ("auto", "default"):
+        yield "service_tier", "there is one tier, `auto` or `default`", values["service_tier"]
 
 
 class ChatBody(SamplingFields):
+    ROUTE: ClassVar[Route | None] = "chat"
+    FIELDS: ClassVar[FieldTable] = CHAT
+    EMPTIES: ClassVar[frozenset[str]] = SamplingFields.EMPTIES | {
+        "tools",
+        "tool_choice",
+        "chat_template_kwargs",
+        "response_format",
+        "structured_outputs",
+        "modalities",
+    }
+
     messages: Messages
     max_completion_tokens: int | None = None
     tools: Tools = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     response_format: Format | None = None
+    structured_outputs: StructuredOutputs | None = None
     logprobs: bool = False
     top_logprobs: int | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    include_reasoning: bool = True
+    continue_final_message: bool = False
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        implies({"top_logprobs": SENT}, {"logprobs": {"const": True}}),
+        implies({"top_logprobs": {"type": "integer", "minimum": 1}}, {"logprobs": {"const": True}}),
         implies(
-            {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object"}]}},
+            {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object", "minProperties": 1}]}},
             {"tools": {"type": "array", "minItems": 1}},
         ),
+        forbids({"response_format": CONSTRAINT}, {"structured_outputs": {"type": "object", "minProperties": 1}}),
     )
+
+    @classmethod
+    def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
+        yield from super().unsupported(values)
+        if values.get("function_call", "none") not in ("none", "auto", *EMPTY):
+            yield "function_call", "it was replaced by `tool_choice`", values["function_call"]
+        if values.get("add_generation_prompt") is False and values.get("continue_final_message") is not True:
+            yield "add_generation_prompt", "an answer needs its beginning", False
+
+    @classmethod
+    def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
+        if not values.get("web_search_options"):
+            return values, ()
+        return {name: value for name, value in values.items() if name != "web_search_options"}, ("web_search_options",)
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatBody":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise conflict("top_logprobs", "`top_logprobs` needs `logprobs: true`.")
+        if self.structured_outputs is not None and self.response_format not in (None, Format(type="text")):
+            raise conflict("structured_outputs", "`structured_outputs` and `response_format` exclude each other.")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise conflict(
+                "continue_final_message",
+                "`continue_final_message` goes on from an assistant's message, and the last one is the "
+                f"{self.messages[-1].role}'s.",
+            )
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
             raise conflict("max_tokens", "`max_tokens` and `max_completion_tokens` mean the same and differ; send one.")
         if self.tool_choice is not None and self.tool_choice not in ("none", "auto") and not self.tools:
@@ -214,8 +281,13 @@ class ChatBody(SamplingFields):
             tools=[tool.model_dump(exclude_none=True) for tool in self.tools],
             tool_choice=choice.model_dump() if isinstance(choice, NamedToolChoice) else choice,
             parallel_tool_calls=self.parallel_tool_calls,
-            response_format=self.response_format.constraint() if self.response_format is not None else None,
-            reasoning_effort=self.reasoning_effort,
+            response_format=self.constraint,
+            reasoning_effort=EFFORTS.get(self.reasoning_effort or "", self.reasoning_effort),
             chat_template_kwargs=self.chat_template_kwargs,
-            cache_salt=self.prompt_cache_key,
+            continue_final=self.continue_final_message,
         )
+
+    @property
+    def constraint(self) -> ResponseFormat | None:
+        asked = self.structured_outputs or self.response_format
+        return asked.constraint() if asked is not None else None

@@ -1,7 +1,7 @@
-"""From a raw body to a frozen, valid object, or one clear error that names the field.
+"""From a raw body to a frozen, valid object, or one clear error that names the fields.
 
 Pydantic does the checking; this file turns its findings into our sentences: which field, what was sent, what is
-allowed. Nothing is clamped, coerced or ignored.
+allowed. Nothing is clamped or coerced, and what is ignored is named to the client (`gateway.protocol.fields`).
 """
 
 import difflib
@@ -12,71 +12,99 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, create_model, model_validator
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_json
 
-from gateway.errors import InvalidParameter, InvalidRequest, shorten, show
-from gateway.parameters import Parameter
-from gateway.protocol.schema import JSONSchema, describe_nulls
+from engine.base import Sampling
+from gateway.errors import InvalidParameter, InvalidRequest, shorten, show, together
+from gateway.parameters import SYNONYMS, Parameter, Profile, Route, parameter_names
+from gateway.protocol.fields import EMPTY, NO_FIELDS, FieldTable, Unsupported, ignored_names
+from gateway.protocol.schema import JSONSchema, describe_nulls, describe_strictness
+from gateway.settings import UnknownFields
 
 JSONObject = dict[str, object]
-Unsupported = tuple[str, str, object]  # the field, why not, and what was sent
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
+ERRORS_MAX = 10  # faults of one body that are told at once
+UNKNOWN_MAX = 64  # fields that nobody knows, in one body
 
 
 class Body(BaseModel):
-    """Base of every request body and its parts: frozen, strict, no field that nobody knows; null means absent.
+    """Base of every request body and its parts: frozen and strict; null means absent.
 
-    `RULES` says in JSON Schema what the validators of the class demand of more than one field; `NO_CALLS` is the
-    `tool_choice` that lets a model without tool calling be sent tools.
+    A field that is not declared is left out of the object. Of the top-level ones `check` tells; within messages, tools
+    and items they are what other servers put there. `RULES` says in JSON Schema what the validators of the class demand
+    of more than one field; `NO_CALLS` is the `tool_choice` that lets a model without tool calling be sent tools.
+    `ROUTE` is the route whose sampling parameters a body has, `FIELDS` what becomes of the fields that are neither
+    declared nor parameters, `EMPTIES` are those where an empty value means absent.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
     NO_CALLS: ClassVar[JSONSchema] = {"const": "none"}
+    ROUTE: ClassVar[Route | None] = None
+    FIELDS: ClassVar[FieldTable] = NO_FIELDS
+    EMPTIES: ClassVar[frozenset[str]] = frozenset()
+    PARAMETERS: ClassVar[Mapping[str, Parameter]] = {}
 
     @classmethod
     def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
-        """What the body as it was sent asks for and can't get, whatever else is right or wrong with it."""
-        return openai_unsupported(values)
+        """What the body as it was sent asks for and can't get, beside what `FIELDS` refuses."""
+        return iter(())
+
+    @classmethod
+    def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
+        """The body without the parts that this server can't act on and that change nothing, and their names."""
+        return values, ()
 
     @model_validator(mode="before")
     @classmethod
     def _as_sent(cls, value: object) -> object:
-        """Without nulls: SDKs send a message back as they got it, with nulls for what it doesn't have.
-
-        One field that nobody knows is enough to tell of: a million of them would make a million errors.
-        """
+        """Without nulls: SDKs send a message back as they got it, with nulls for what it doesn't have."""
         if not isinstance(value, dict):
             return value
-        sent = {name: item for name, item in value.items() if item is not None}
-        if len(sent) <= len(cls.__pydantic_fields__):  # `model_fields` without its property, for every message
-            return sent
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        unknown = next(name for name in sent if name not in names)
-        return {name: item for name, item in sent.items() if name in names or name == unknown}
+        empties = cls.EMPTIES
+        return {
+            name: item for name, item in value.items() if item is not None and not (name in empties and item in EMPTY)
+        }
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        describe_nulls(schema)
+        describe_nulls(schema, cls.EMPTIES)
+        if cls.model_config.get("extra") == "forbid":
+            describe_strictness(schema)
         if rules := [rule for base in cls.__mro__ for rule in vars(base).get("RULES", ())]:
             schema["allOf"] = rules
+        cls.FIELDS.describe(schema)
         return reference
+
+    def sampling(self, max_tokens: int, **more: object) -> Sampling:
+        """How to choose tokens: this body's parameters by the engine's names, and what else the route has."""
+        given = self.model_fields_set
+        values = {
+            row.engine or name: getattr(self, name)
+            for name, row in self.PARAMETERS.items()
+            if row.engine != "" and (row.default is not None or name in given)
+        }
+        return Sampling.of(max_tokens, {**values, **more})
+
+
+class StrictBody(Body):
+    """One that takes no field that nobody knows: administration, and query strings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_field(cls, value: object) -> object:
+        """One is enough to tell of: a million of them would make a million errors."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = next(name for name in value if name not in names)
+        return {name: item for name, item in value.items() if name in names or name == unknown}
 
 
 B = TypeVar("B", bound=Body)
-
-# Fields of OpenAI's API that would change the answer and can't be honoured, with the reason.
-REFUSED = {
-    "audio": "this model writes text only",
-    "web_search_options": "this gateway doesn't search the web",
-    "suffix": "this model doesn't fill in the middle",
-    "prediction": "predicted outputs are not supported",
-    "functions": "it was replaced by `tools`",
-    "function_call": "it was replaced by `tool_choice`",
-    "verbosity": "this model has no such setting",
-    "prompt_cache_retention": "the prefix cache keeps what fits",
-}
 
 
 def parse_json(raw: bytes) -> JSONObject:
@@ -94,31 +122,44 @@ def parse_json(raw: bytes) -> JSONObject:
     return {name: item for name, item in value.items() if item is not None}
 
 
-@functools.lru_cache(maxsize=256)
-def _with_ranges(body: type[B], parameters: tuple[tuple[str, Parameter], ...]) -> type[B]:
-    """The body's model, its numbers narrowed to a profile's ranges. Made once for each profile."""
-    fields: Any = {
-        name: parameter.field(body.model_fields[name]) for name, parameter in parameters if name in body.model_fields
-    }
+@functools.lru_cache(maxsize=1024)
+def with_ranges(body: type[B], profile: Profile) -> type[B]:
+    """The body's pydantic model for one profile; its JSON schema is the one that the model page shows."""
+    if body.ROUTE is None:
+        return body
+    parameters = profile.route(body.ROUTE)
+    fields: Any = {name: parameter.field() for name, parameter in parameters.items()}
     narrowed: type[B] = create_model(body.__name__, __base__=body, **fields)
+    narrowed.PARAMETERS = parameters
     return narrowed
 
 
-def with_ranges(body: type[B], parameters: Mapping[str, Parameter]) -> type[B]:
-    """The body's pydantic model for one profile; its JSON schema is the one that the model page shows."""
-    return _with_ranges(body, tuple(sorted(parameters.items())))
+def validate(body: type[B], values: JSONObject, profile: Profile | None = None) -> B:
+    """`check`, without what was ignored."""
+    return check(body, values, profile)[0]
 
 
-def validate(body: type[B], values: JSONObject, parameters: Mapping[str, Parameter]) -> B:
-    """The request as a frozen object within the profile's ranges.
+def check(
+    body: type[B], values: JSONObject, profile: Profile | None = None, unknown: UnknownFields = "accept"
+) -> tuple[B, tuple[str, ...]]:
+    """The request as a frozen object within the profile's ranges, and the names of what was ignored in it.
 
-    Raises InvalidParameter for the first fault, InvalidRequest(unsupported_parameter) for what can't be honoured.
+    Raises InvalidParameter for what is wrong, InvalidRequest(unsupported_parameter) for what can't be honoured; either
+    tells of several faults at once.
     """
-    _refuse_unsupported(body, values)
+    model = with_ranges(body, profile) if profile is not None else body
+    values, unusable = model.without_unusable(values)
+    if refusals := _refusals(model, values, profile):
+        raise together(refusals)
+    strangers = _strangers(model, values)
+    typos = [error for name in strangers if (error := _typo(name, model, unknown)) is not None]
     try:
-        return with_ranges(body, parameters).model_validate(values)
+        checked = model.model_validate(values)
     except ValidationError as error:
-        raise _explain(first_fault(error), body, parameters) from None
+        raise together([*typos, *_faults(error, model)][:ERRORS_MAX]) from None
+    if typos:
+        raise together(typos[:ERRORS_MAX])
+    return checked, ignored_names((*unusable, *strangers))
 
 
 def first_fault(error: ValidationError) -> ErrorDetails:
@@ -132,32 +173,82 @@ def conflict(param: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", "{reason}", {"param": param, "reason": reason})
 
 
-def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
-    """What no OpenAI route of this gateway can honour."""
-    yield from refused_fields(values, REFUSED)
-    if values.get("store") is True:
-        yield "store", "this gateway keeps no answers", True
-    if values.get("modalities", ["text"]) != ["text"]:
-        yield "modalities", "this model writes text only", values["modalities"]
-    if values.get("service_tier", "auto") not in ("auto", "default"):
-        yield "service_tier", "there is one tier, `auto` or `default`", values["service_tier"]
-
-
-def refused_fields(values: JSONObject, reasons: Mapping[str, str]) -> Iterator[Unsupported]:
-    """Of the fields that can't be honoured with whatever value, those that were sent."""
-    return ((name, reason, values[name]) for name, reason in reasons.items() if name in values)
-
-
-def _refuse_unsupported(body: type[Body], values: JSONObject) -> None:
-    for param, reason, sent in body.unsupported(values):
-        raise InvalidRequest(
+def _refusals(model: type[Body], values: JSONObject, profile: Profile | None) -> list[InvalidRequest]:
+    lacking = profile.lacks(model.ROUTE) if profile is not None and model.ROUTE is not None else frozenset()
+    asked = [
+        *model.FIELDS.refusals(values),
+        *(
+            (name, "this model's page has no such parameter", values[name])
+            for name in sorted(lacking)
+            if name in values
+        ),
+        *model.unsupported(values),
+    ]
+    return [
+        InvalidRequest(
             f"`{param}` can't be honoured: {reason}. Leave it out; got {show(sent)}.",
             code="unsupported_parameter",
             param=param,
         )
+        for param, reason, sent in asked[:ERRORS_MAX]
+    ]
 
 
-def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Parameter]) -> InvalidParameter:
+def _strangers(model: type[Body], values: JSONObject) -> list[str]:
+    """The top-level fields that nobody knows. Raises InvalidParameter where there are very many."""
+    if model.model_config.get("extra") == "forbid":
+        return []  # pydantic tells of them
+    known = _known(model)
+    strangers = [name for name in values if name not in known]
+    if len(strangers) > UNKNOWN_MAX:
+        raise InvalidParameter(
+            f"The body has {len(strangers)} fields that are not known here, {show(strangers[0])} the first; at most "
+            f"{UNKNOWN_MAX} such fields are passed over."
+        )
+    return strangers
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(model: type[Body]) -> frozenset[str]:
+    declared = {field.alias or name for name, field in model.model_fields.items()}
+    return frozenset(declared | model.FIELDS.names)
+
+
+def _typo(name: str, model: type[Body], unknown: UnknownFields) -> InvalidParameter | None:
+    """A name so near to a known one that it must be meant, or any where unknown fields are refused."""
+    near = difflib.get_close_matches(name[:80], _known(model), n=1, cutoff=0.85)
+    if (called := _called_here(name, model)) is not None:
+        near = [called]
+    elif not near and unknown == "accept" and name not in parameter_names():
+        return None
+    hint = f"Did you mean `{near[0]}`?" if near else "Remove it."
+    return InvalidParameter(f"There is no field `{shorten(name, 80)}` on this route. {hint}", param=name)
+
+
+def _called_here(name: str, model: type[Body]) -> str | None:
+    """The name on this route of a parameter that other routes call `name`."""
+    for names in SYNONYMS:
+        if name in names:
+            return next((here for here in names if here in model.PARAMETERS), None)
+    return None
+
+
+def _faults(error: ValidationError, model: type[Body]) -> list[InvalidParameter]:
+    """One for each field, an unknown field first: it explains the missing one beside it."""
+    faults = error.errors(include_url=False)
+    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+    told: dict[str, InvalidParameter] = {}
+    for fault in faults:
+        if len(told) == ERRORS_MAX:
+            break
+        field = field_path(fault["loc"])
+        if field not in told:
+            told[field] = _explain(fault, model)
+    return list(told.values())
+
+
+def _explain(fault: ErrorDetails, body: type[Body]) -> InvalidParameter:
+    parameters = body.PARAMETERS
     path = field_path(fault["loc"])
     top = str(fault["loc"][0]) if fault["loc"] else ""
     sent = show(fault["input"])
@@ -178,7 +269,7 @@ def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Par
             message = f"`{path}` is wrong: {reason} Got {sent}."
         case "too_long" | "list_type" if top in parameters and len(fault["loc"]) == 1:
             message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."
-        case _ if top in parameters and parameters[top].kind != "list" and len(fault["loc"]) <= 2:
+        case _ if top in parameters and parameters[top].kind not in ("strings", "tokens") and len(fault["loc"]) <= 2:
             message = f"`{top}` must be {parameters[top].allowed(top)}; got {sent}."
         case "string_type":
             message = f"`{path}` must be a string; got {sent}."

@@ -10,12 +10,13 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
-from gateway.protocol.chat import Format, SamplingFields
+from gateway.parameters import TOKEN_ID_MAX, Route
+from gateway.protocol.chat import CONSTRAINT, Format, SamplingFields, StructuredOutputs
 from gateway.protocol.checks import conflict
+from gateway.protocol.fields import COMPLETIONS, FieldTable
 from gateway.protocol.schema import SENT, JSONSchema, forbids, implies
 
 LOGPROBS_MAX = 5  # OpenAI's bound
-TOKEN_ID_MAX = 2**31
 
 PROMPT_FORMS = "it must be a text, a list of texts, a list of token ids, or a list of lists of token ids."
 
@@ -59,20 +60,26 @@ Prompts = Annotated[
 
 
 TEXTS: JSONSchema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-CONSTRAINT: JSONSchema = {"type": "object", "properties": {"type": {"not": {"const": "text"}}}}
 
 
 class CompletionBody(SamplingFields):
+    ROUTE: ClassVar[Route | None] = "completions"
+    FIELDS: ClassVar[FieldTable] = COMPLETIONS
+    EMPTIES: ClassVar[frozenset[str]] = SamplingFields.EMPTIES | {"response_format", "structured_outputs"}
+
     prompt: Prompts
     echo: bool = False
     best_of: int | None = None
     logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
     response_format: Format | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
         forbids({"echo": {"const": True}}, {"logprobs": SENT}),
         # A response format needs prompts that are texts; `text` constrains nothing.
         implies({"response_format": CONSTRAINT}, {"prompt": TEXTS}),
+        implies({"structured_outputs": {"type": "object", "minProperties": 1}}, {"prompt": TEXTS}),
+        forbids({"response_format": CONSTRAINT}, {"structured_outputs": {"type": "object", "minProperties": 1}}),
     )
 
     @model_validator(mode="after")
@@ -83,6 +90,8 @@ class CompletionBody(SamplingFields):
                 f"`best_of` must be left out or equal `n`, which is {self.n}; got {self.best_of}. Every answer that is "
                 "generated is returned and charged.",
             )
+        if self.structured_outputs is not None and self.response_format not in (None, Format(type="text")):
+            raise conflict("structured_outputs", "`structured_outputs` and `response_format` exclude each other.")
         if self.echo and self.logprobs is not None:
             raise conflict(
                 "echo",
@@ -99,10 +108,12 @@ class CompletionBody(SamplingFields):
                 "request.",
                 param="prompt",
             )
-        constraint = self.response_format.constraint() if self.response_format is not None else None
+        asked = self.structured_outputs or self.response_format
+        constraint = asked.constraint() if asked is not None else None
         if constraint is not None and not all(isinstance(prompt, str) for prompt in self.prompt):
             raise InvalidParameter(
-                "`response_format` needs prompts that are texts; got token ids.", param="response_format"
+                "`response_format` and `structured_outputs` need prompts that are texts; got token ids.",
+                param="prompt",
             )
         rendered = [
             await renderer.text(prompt, constraint) if isinstance(prompt, str) else renderer.token_ids(prompt)

@@ -2,20 +2,25 @@
 
 import base64
 import struct
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, ClassVar, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from gateway.metered import Metered
+from gateway.parameters import Route
 from gateway.protocol.checks import Body
 from gateway.protocol.completions import Prompts
+from gateway.protocol.fields import EMBEDDINGS, FieldTable
 from pricing.money import usd_number
 
 INPUTS_MAX = 2048  # OpenAI's bound
 
 
 class EmbeddingsBody(Body):
+    ROUTE: ClassVar[Route | None] = "embeddings"
+    FIELDS: ClassVar[FieldTable] = EMBEDDINGS
+
     model: str
     input: Annotated[Prompts, Field(min_length=1, max_length=INPUTS_MAX)]
     encoding_format: Literal["float", "base64"] = "float"

@@ -21,7 +21,7 @@ from gateway.protocol.checks import Body
 from gateway.protocol.schema import SENT, JSONSchema, one_of_fields
 
 MESSAGES_MAX = 10_000
-TOOLS_MAX = 128
+TOOLS_MAX = 1024
 TOOL_CALLS_MAX = 1024
 
 
@@ -97,44 +97,42 @@ class UserMessage(Body):
     name: str | None = None
 
 
-def _absent_if_empty(value: object) -> object:
-    return None if value == [] else value
-
-
 class AssistantMessage(Body):
-    """An answer of before, as the API gave it: its extra fields may come back with it.
+    """An answer of before, as this or another API gave it.
 
-    LangChain's ChatDeepInfra and LlamaIndex send `tool_calls: []` with an answer that had none; LiteLLM adds
-    `provider_specific_fields` of its own.
+    LangChain's ChatDeepInfra and LlamaIndex send `tool_calls: []` with an answer that had none.
     """
+
+    EMPTIES: ClassVar[frozenset[str]] = frozenset({"tool_calls"})
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: Annotated[
-        Annotated[list[ToolCall], Field(fail_fast=True, max_length=TOOL_CALLS_MAX)] | None,
-        BeforeValidator(_absent_if_empty),
-    ] = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=TOOL_CALLS_MAX)] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    annotations: list[JsonValue] | None = None
-    provider_specific_fields: dict[str, JsonValue] | None = Field(None, exclude=True)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        {"anyOf": [one_of_fields(SENT, "content"), one_of_fields({"type": "array", "minItems": 1}, "tool_calls")]},
+        {
+            "anyOf": [
+                one_of_fields(SENT, "content", "refusal", "reasoning_content", "reasoning"),
+                one_of_fields({"type": "array", "minItems": 1}, "tool_calls"),
+            ]
+        },
     )
 
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
-        if self.content is None and not self.tool_calls:
+        said = (self.content, self.refusal, self.reasoning_content, self.reasoning)
+        if not self.tool_calls and all(one is None for one in said):
             raise ValueError("an assistant's message needs `content` or `tool_calls`.")
         return self
 
 
 class ToolMessage(Body):
     role: Literal["tool"]
-    content: Content
+    content: Content = ""
     tool_call_id: str | None = None
     name: str | None = None
 

@@ -5,7 +5,6 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from gateway.catalog import Model
-from gateway.parameters import Route
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import Body, with_ranges
@@ -152,7 +151,7 @@ def _embedding(model: Model) -> ModelSchemas:
     return {
         "openai": {
             "path": "/v1/openai/embeddings",
-            "input": _named(body_schema(EmbeddingsBody, model, "embeddings"), model),
+            "input": _named(body_schema(EmbeddingsBody, model), model),
             "output": schema_of(Embeddings),
         }
     }
@@ -162,22 +161,22 @@ def _generating(model: Model) -> ModelSchemas:
     return {
         "openai": {
             "path": "/v1/openai/chat/completions",
-            "input": _named(body_schema(ChatBody, model, "openai"), model),
+            "input": _named(body_schema(ChatBody, model), model),
             "output": schema_of(answers.ChatCompletion),
             "streaming": schema_of(answers.ChatChunk),
         },
         "native": {
             "path": f"/v1/inference/{model.name}",
-            "input": body_schema(NativeBody, model, "native"),
+            "input": body_schema(NativeBody, model),
             "output": schema_of(answers.Inference),
             "streaming": schema_of(answers.InferenceEvent),
         },
     }
 
 
-def body_schema(body: type[Body], model: Model, route: Route, ref_template: str = DEFINITIONS) -> JSONSchema:
+def body_schema(body: type[Body], model: Model, ref_template: str = DEFINITIONS) -> JSONSchema:
     """What this model takes: its profile's ranges, its card's default length, and tools where it can call them."""
-    schema = schema_of(with_ranges(body, model.profile.route(route)), ref_template)
+    schema = schema_of(with_ranges(body, model.profile), ref_template)
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens

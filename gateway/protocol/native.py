@@ -3,12 +3,13 @@
 The ranges come from the `native` part of the model's parameter profile.
 """
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import Field, model_validator
 
-from engine.base import ResponseFormat, Sampling
-from gateway.protocol.chat import STOP_CHARACTERS_MAX, Format
+from engine.base import ResponseFormat
+from gateway.parameters import Route
+from gateway.protocol.chat import Format
 from gateway.protocol.checks import Body, conflict
 from gateway.protocol.schema import SENT, JSONSchema, forbids
 
@@ -16,19 +17,11 @@ from gateway.protocol.schema import SENT, JSONSchema, forbids
 class NativeBody(Body):
     """`input` is the prompt as it is: the model's chat format, if it needs one, is the client's to write."""
 
+    ROUTE: ClassVar[Route | None] = "native"
+    EMPTIES: ClassVar[frozenset[str]] = frozenset({"response_format", "webhook"})
+
     input: str = Field(min_length=1, description="Text to generate from, as it is; a BOS token is put in front.")
     max_new_tokens: int = 512
-    temperature: float = 0.7
-    top_p: float = 0.9
-    min_p: float = 0.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS_MAX)]], FailFast()] = Field(
-        default_factory=list
-    )
     num_responses: int = 1
     response_format: Format | None = None
     webhook: str | None = Field(
@@ -55,20 +48,3 @@ class NativeBody(Body):
     @property
     def constraint(self) -> ResponseFormat | None:
         return self.response_format.constraint() if self.response_format is not None else None
-
-    def sampling(self, max_tokens: int) -> Sampling:
-        return Sampling(
-            max_tokens=max_tokens,
-            n=self.num_responses,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=tuple(self.stop),
-            # Streamed tokens carry their ids and log probabilities.
-            logprobs=0 if self.stream else None,
-        )

@@ -10,32 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
 
 from engine.base import Sampling
-from gateway.protocol.checks import (
-    Body,
-    JSONObject,
-    Unsupported,
-    conflict,
-    openai_unsupported,
-    refused_fields,
-)
+from gateway.parameters import Route
+from gateway.protocol.chat import EFFORTS, LogitBias, ReasoningEffort, openai_unsupported
+from gateway.protocol.checks import Body, JSONObject, conflict
+from gateway.protocol.fields import RESPONSES, FieldTable, Unsupported
 from gateway.protocol.messages import TOOLS_MAX
 from gateway.protocol.response_items import ITEM_TYPES, Items, MessageItem, item_type
-from gateway.protocol.schema import SENT, JSONSchema, implies
+from gateway.protocol.schema import ASKED, SENT, JSONSchema, implies
 
 LOGPROBS = "message.output_text.logprobs"
-FORGETS = "this gateway keeps no answers; send the whole conversation as `input`"
-REFUSED = {
-    "previous_response_id": FORGETS,
-    "conversation": FORGETS,
-    "prompt": "this gateway keeps no prompt templates",
-    "context_management": "this gateway doesn't edit what it is sent",
-    "max_tool_calls": "it counts built-in tools, and this gateway runs none",
-    "moderation": "this gateway doesn't moderate",
-}
 NO_TOOLS = "this gateway runs no tools and calls no MCP servers itself; a `function` is run by the client"
 
 
-METADATA_MAX = 16  # OpenAI's bound
+METADATA_MAX = 16  # OpenAI's bounds
 
 
 def _few(value: object) -> object:
@@ -45,7 +32,11 @@ def _few(value: object) -> object:
     return value
 
 
-Metadata = Annotated[dict[str, str], Field(max_length=METADATA_MAX), BeforeValidator(_few)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=METADATA_MAX),
+    BeforeValidator(_few),
+]
 
 
 class TextFormat(Body):
@@ -71,7 +62,9 @@ class TextConfig(Body):
 
 
 class ReasoningConfig(Body):
-    effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    """What else may stand here, such as `summary`, changes nothing: reasoning comes whole."""
+
+    effort: ReasoningEffort | None = None
 
 
 class ResponseTool(Body):
@@ -94,12 +87,16 @@ class ResponseStreamOptions(Body):
 
 
 class ResponsesBody(Body):
+    ROUTE: ClassVar[Route | None] = "responses"
+    FIELDS: ClassVar[FieldTable] = RESPONSES
+    EMPTIES: ClassVar[frozenset[str]] = frozenset(
+        {"tools", "tool_choice", "text", "reasoning", "include", "stream_options", "logit_bias"}
+    )
+
     model: str
     input: Items
     instructions: str | None = None
     max_output_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
     tools: Annotated[list[ResponseTool], FailFast(), Field(max_length=TOOLS_MAX)] = Field(default_factory=list)
@@ -107,22 +104,18 @@ class ResponsesBody(Body):
     parallel_tool_calls: bool = True
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
-    include: Annotated[list[Literal["message.output_text.logprobs"]], FailFast(), Field(max_length=16)] = Field(
-        default_factory=list
-    )
+    include: Annotated[list[str], FailFast(), Field(max_length=16)] = Field(default_factory=list)
     top_logprobs: int | None = None
+    logit_bias: LogitBias = Field(default_factory=dict)
+    metadata: Metadata | None = None
     user: str | None = None
-    # Accepted because they don't change the answer.
     background: Literal[False] | None = None
     store: Literal[False] | None = None
-    truncation: Literal["disabled"] | None = None
-    metadata: Metadata | None = None
+    truncation: Literal["disabled", "auto"] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        implies({"stream_options": SENT}, {"stream": {"const": True}}),
+        implies({"stream_options": ASKED}, {"stream": {"const": True}}),
         implies(
             {"top_logprobs": {"type": "integer", "minimum": 1}},
             {"include": {"type": "array", "contains": {"const": LOGPROBS}}},
@@ -136,11 +129,8 @@ class ResponsesBody(Body):
     @classmethod
     def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
         yield from openai_unsupported(values)
-        yield from refused_fields(values, REFUSED)
         if values.get("background") is True:
             yield "background", "this gateway keeps no answers to be asked for later", True
-        if values.get("truncation") == "auto":
-            yield "truncation", "this gateway doesn't shorten a conversation", "auto"
         yield from _refused_within(values)
 
     @model_validator(mode="after")
@@ -164,6 +154,8 @@ class ResponsesBody(Body):
         """For `engine.responses_format`."""
         names = {"model", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning"}
         fields = self.model_dump(exclude_none=True, by_alias=True, include=names)
+        if self.reasoning is not None and self.reasoning.effort in EFFORTS:
+            fields["reasoning"] = {"effort": EFFORTS[self.reasoning.effort]}
         return {
             **fields,
             "input": self.input if isinstance(self.input, str) else [item.fields() for item in self.input],
@@ -175,13 +167,10 @@ class ResponsesBody(Body):
         last = None if isinstance(self.input, str) else self.input[-1]
         return isinstance(last, MessageItem) and last.begun
 
-    def sampling(self, max_tokens: int) -> Sampling:
-        return Sampling(
-            max_tokens=max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
-        )
+    def sampling(self, max_tokens: int, **more: object) -> Sampling:
+        biases = {int(token): bias for token, bias in self.logit_bias.items()}
+        logprobs = (self.top_logprobs or 0) if self.wants_logprobs else None
+        return super().sampling(max_tokens, logprobs=logprobs, logit_bias=biases, **more)
 
 
 def _refused_within(values: JSONObject) -> Iterator[Unsupported]:
@@ -192,17 +181,9 @@ def _refused_within(values: JSONObject) -> Iterator[Unsupported]:
     for index, tool in enumerate(_list(values, "tools")):
         if isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind != "function":
             yield f"tools[{index}]", NO_TOOLS, kind
-    for index, name in enumerate(_list(values, "include")):
-        if isinstance(name, str) and name != LOGPROBS:
-            yield f"include[{index}]", f"{LOGPROBS} is all that there is; reasoning comes as text", name
-    choice, reasoning, text = (values.get(name) for name in ("tool_choice", "reasoning", "text"))
+    choice = values.get("tool_choice")
     if isinstance(choice, dict) and isinstance(kind := choice.get("type"), str) and kind != "function":
         yield "tool_choice", NO_TOOLS, kind
-    for name in ("summary", "generate_summary"):
-        if isinstance(reasoning, dict) and reasoning.get(name) is not None:
-            yield f"reasoning.{name}", "reasoning comes whole, not summarized", reasoning[name]
-    if isinstance(text, dict) and text.get("verbosity") is not None:
-        yield "text.verbosity", "this model has no such setting", text["verbosity"]
 
 
 def _list(values: JSONObject, name: str) -> list[object]:

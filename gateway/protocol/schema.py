@@ -5,7 +5,7 @@ absent, and rules about two fields. JSON Schema can't say that two numbers must 
 list sent beside it; such rules are in the descriptions only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,6 +16,7 @@ JSONSchema = dict[str, Any]
 
 SENT: JSONSchema = {"not": {"type": "null"}}
 NULL: JSONSchema = {"type": "null"}
+ASKED: JSONSchema = {"not": {"enum": [None, "", [], {}]}}  # for a field where an empty value means absent
 DEFINITIONS = "#/$defs/{model}"
 
 
@@ -39,20 +40,25 @@ def _fields(schemas: Mapping[str, JSONSchema]) -> JSONSchema:
     return {"properties": dict(schemas), "required": list(schemas)}
 
 
-def one_or_more(schema: JSONSchema) -> None:
-    """For `json_schema_extra` of a list field that takes a single item too."""
-    items = {key: schema.pop(key) for key in ("type", "items", "maxItems", "minItems") if key in schema}
-    schema["anyOf"] = [items["items"], items]
+def describe_strictness(schema: JSONSchema) -> None:
+    """An object that takes no field that nobody knows, unless it is null."""
+    schema["additionalProperties"] = NULL
 
 
-def describe_nulls(schema: JSONSchema) -> None:
-    """An object whose nulls mean absent: every optional field may be null, and so may fields that nobody knows."""
+def describe_nulls(schema: JSONSchema, empties: Collection[str] = ()) -> None:
+    """An object whose nulls mean absent: every optional field may be null, and those of `empties` may be empty."""
     required = schema.get("required", ())
     properties = schema.get("properties", {})
     schema["properties"] = {
-        name: _not_null(field) if name in required else nullable(field) for name, field in properties.items()
+        name: _not_null(field) if name in required else nullable(_or_empty(field) if name in empties else field)
+        for name, field in properties.items()
     }
-    schema["additionalProperties"] = NULL
+
+
+def _or_empty(schema: JSONSchema) -> JSONSchema:
+    outside: JSONSchema = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    options = schema.get("anyOf") or [{key: value for key, value in schema.items() if key not in outside}]
+    return {**outside, "anyOf": [*options, {"enum": ["", [], {}]}]}
 
 
 def nullable(schema: JSONSchema) -> JSONSchema:

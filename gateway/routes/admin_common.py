@@ -18,11 +18,11 @@ B = TypeVar("B", bound=Body)
 async def read_body_as(request: Request, kind: type[B]) -> B:
     """The JSON body; an empty one counts as {}."""
     raw = await read_body(request.headers, request.receive, gateway_of(request).settings)
-    return validate(kind, parse_json(raw or b"{}"), {})
+    return validate(kind, parse_json(raw or b"{}"))
 
 
 def read_query(request: Request, kind: type[B]) -> B:
-    return validate(kind, dict(request.query_params), {})
+    return validate(kind, dict(request.query_params))
 
 
 def page(data: list[dict[str, object]], limit: int) -> JSONResponse:

@@ -22,7 +22,6 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
         "The model's own parameter ranges hold. `usage` has `estimated_cost`; in a stream it comes with the event "
         "`message_delta`. A conversation that ends with an assistant's message is gone on from there.",
         body=MessagesBody,
-        ranges="messages",
         answers={JSON: answers.Message, EVENTS: answers.MessageEvent},
         others=ERRORS,
         admitted=True,
@@ -52,7 +51,6 @@ async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> No
         "Count a prompt's tokens, in Anthropic's format",
         "Free of charge; it counts as a request.",
         body=CountTokensBody,
-        ranges="messages",
         answers={JSON: answers.TokenCount},
         others=ERRORS,
         admitted=True,

@@ -19,7 +19,6 @@ NOTHING = Sampling(max_tokens=0)
         "Turn texts into vectors",
         "Several texts are one request: one reservation, one entry of the ledger. Prompt tokens are charged.",
         body=EmbeddingsBody,
-        ranges="embeddings",
         task="embed",
         answers={JSON: Embeddings},
         admitted=True,

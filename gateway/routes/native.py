@@ -24,7 +24,6 @@ TAG = "Native"
         "`input` is the prompt as it is. With `stream: true` each token is an event; with `webhook` the answer is "
         "`queued`, and the result goes to that URL.",
         body=NativeBody,
-        ranges="native",
         answers={JSON: answers.Inference, EVENTS: answers.InferenceEvent},
         admitted=True,
     )
@@ -32,7 +31,9 @@ TAG = "Native"
 async def infer(exchange: Exchange, served: Served, body: NativeBody) -> None:
     """`POST /v1/inference/{model}`."""
     prompt = await served.renderer.text(body.input, body.constraint, "input")
-    sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))
+    room = fit_to_context(served, prompt, body.max_new_tokens, "input")
+    # Streamed tokens carry their ids and log probabilities.
+    sampling = body.sampling(room, logprobs=0 if body.stream else None)
     job = exchange.job(new_id("inf"), served, [Part(prompt, sampling)], stream=body.stream, user=None)
     if body.webhook is not None:
         await exchange.webhooks.start(job, body.webhook, native_result)

@@ -22,7 +22,6 @@ TAG = "Chat and completions"
         "With `stream: true` the answer comes as events. `usage` rides on the chunk that ends the last choice; with "
         "`stream_options.include_usage: true` it comes OpenAI's way, in a last chunk without choices.",
         body=ChatBody,
-        ranges="openai",
         answers={JSON: answers.ChatCompletion, EVENTS: answers.ChatChunk},
         admitted=True,
     )
@@ -30,7 +29,7 @@ TAG = "Chat and completions"
 async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -> None:
     """`POST .../chat/completions`."""
     prompt = await served.renderer.chat(body.conversation())
-    sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
+    sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), logprobs=body.logprobs_wanted)
     job = exchange.job(new_id("chatcmpl"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
         if body.stream:
@@ -45,7 +44,6 @@ async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -
         "Go on from a text or several",
         "Several prompts are one request; the choices are numbered prompt by prompt.",
         body=CompletionBody,
-        ranges="openai",
         answers={JSON: answers.Completion, EVENTS: answers.CompletionChunk},
         admitted=True,
     )
@@ -53,7 +51,7 @@ async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -
 async def completions(exchange: Exchange, served: Served, body: CompletionBody) -> None:
     """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
     parts = [
-        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))
+        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), logprobs=body.logprobs))
         for prompt in await body.render(served.renderer, exchange.settings.prompts_max)
     ]
     job = exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)

@@ -35,7 +35,7 @@ TOTALS = {JSON: answers.UsageReport, "text/csv": None}
 async def get_usage(request: Request) -> Response:
     """`GET /v1/usage?by=day,model&since=2026-11-01&until=2026-11-30`, as JSON or (`format=csv` or Accept) CSV."""
     key: Key = request.scope["farebox.key"]
-    query = validate(OwnUsageQuery, dict(request.query_params), {})
+    query = validate(OwnUsageQuery, dict(request.query_params))
     return await report(request, query, query.by, key_id=key.id)
 
 

@@ -1,9 +1,13 @@
 """Sampling in vLLM's terms."""
 
+from dataclasses import fields
+
 import pytest
+from vllm.sampling_params import SamplingParams
 
 from engine.base import Sampling
 from engine.sampling import Constraints, engine_seed, sampling_params
+from gateway.parameters import shipped_profiles
 
 
 def test_every_field_reaches_the_engine() -> None:
@@ -58,3 +62,17 @@ def test_mapped_seeds_differ() -> None:
 def test_greedy_choices_sample_the_likeliest_token() -> None:
     params = sampling_params(Sampling(1, n=2, temperature=0.0, top_k=40))
     assert (params.temperature, params.top_k) == (1.0, 1)
+
+
+def test_every_row_of_every_profile_is_something_the_engine_has() -> None:
+    known = {one.name for one in fields(Sampling)} | set(SamplingParams.__struct_fields__)
+    for profile in shipped_profiles().values():
+        for section in profile.sections.values():
+            assert {row.engine or name for name, row in section.items() if row.engine != ""} <= known
+
+
+def test_what_only_the_engine_knows_reaches_it() -> None:
+    more = {"min_tokens": 2, "stop_token_ids": [7], "bad_words": ["no"], "skip_special_tokens": False}
+    params = sampling_params(Sampling.of(9, {"top_k": 3, **more}), Constraints(stop_token_ids=(1,)))
+    assert (params.top_k, params.min_tokens, params.stop_token_ids, params.bad_words) == (3, 2, [1, 7], ["no"])
+    assert params.skip_special_tokens is False

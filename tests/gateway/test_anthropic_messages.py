@@ -175,7 +175,6 @@ REFUSED = [
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
     ({"mcp_servers": [{"type": "url", "url": "https://a.example", "name": "a"}]}, "mcp_servers"),
     ({"container": "c"}, "container"),
-    ({"context_management": {}}, "context_management"),
 ]
 
 

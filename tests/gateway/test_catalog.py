@@ -65,9 +65,9 @@ def test_a_folder_is_relative_to_its_card_file(tmp_path: Path) -> None:
         (('price = { input = "0.10", output = "0.20" }', ""), 'has no "price"'),
         (('"0.10"', "0.10"), 'wrong "price.input"'),
         (('"0.10"', '"0.1234567"'), "six decimals"),
-        (('"llama3-turbo"', '"llama4"'), "The profiles are: llama3-turbo"),
+        (('"llama3-turbo"', '"llama4"'), "The profiles are: base, llama3-turbo"),
         (("= 512", "= 4096"), "more than its context_length of 2048"),
-        (("[[model]]", "[[modell]]"), "holds no model card"),
+        (("[[model]]", "[[modell]]"), 'unknown table "modell"'),
         (("[[model]]", "[[model]"), "not valid TOML"),
     ],
 )

@@ -16,15 +16,15 @@ COMPANIONS = {"top_logprobs": {"logprobs": True}}
 NUMBERS = [
     (profile, name, parameter)
     for profile in shipped_profiles().values()
-    for name, parameter in profile.openai.items()
-    if parameter.kind != "list"
+    for name, parameter in profile.route("chat").items()
+    if parameter.kind in ("number", "integer")
 ]
 
 
 def parse(profile: str, name: str, literal: str) -> ChatBody:
     body = json.dumps(MINIMAL | COMPANIONS.get(name, {}))
     raw = f'{body[:-1]}, "{name}": {literal}}}'.encode()
-    return validate(ChatBody, parse_json(raw), shipped_profiles()[profile].openai)
+    return validate(ChatBody, parse_json(raw), shipped_profiles()[profile])
 
 
 def step(parameter: Parameter) -> Decimal:
@@ -137,6 +137,10 @@ def test_stop_has_its_number_of_sequences(profile: str, most: int) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "needs `stream: true`"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "mean the same"),
         ({"max_token": 5}, "max_token", "Did you mean `max_tokens`?"),
+        ({"max_new_tokens": 5}, "max_new_tokens", "Did you mean `max_tokens`?"),
+        ({"stop_sequences": ["x"]}, "stop_sequences", "Did you mean `stop`?"),
+        ({"continue_final_message": True}, "continue_final_message", "the last one is the user's"),
+        ({"structured_outputs": {"regex": "a", "json_object": True}}, "structured_outputs", "exactly one"),
         ({"logit_bias": {"x": 1}}, "logit_bias.x", "x"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "100"),
         ({"stream": "yes"}, "stream", "true or false"),
@@ -144,7 +148,7 @@ def test_stop_has_its_number_of_sequences(profile: str, most: int) -> None:
 )
 def test_the_error_names_field_and_what_is_allowed(sent: dict[str, object], param: str, words: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"].openai)
+        validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"])
     assert caught.value.param == param
     assert words in caught.value.message
 
@@ -154,23 +158,24 @@ def test_the_error_names_field_and_what_is_allowed(sent: dict[str, object], para
     [
         {"audio": {"voice": "a"}},
         {"modalities": ["text", "audio"]},
-        {"web_search_options": {}},
         {"prediction": {"type": "content"}},
         {"store": True},
         {"service_tier": "flex"},
-        {"functions": []},
+        {"functions": [{"name": "f"}]},
+        {"function_call": {"name": "f"}},
+        {"guided_json": {"type": "object"}},
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_the_reason(sent: dict[str, object]) -> None:
     with pytest.raises(GatewayError) as caught:
-        validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"].openai)
+        validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"])
     assert (caught.value.status, caught.value.code) == (400, "unsupported_parameter")
     assert caught.value.param == next(iter(sent))
 
 
 def test_what_changes_no_answer_is_accepted() -> None:
     sent = {"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "safety_identifier": "s"}
-    assert validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"].openai).user == "u"
+    assert validate(ChatBody, MINIMAL | sent, shipped_profiles()["llama3-turbo"]).user == "u"
 
 
 def test_an_sdks_message_can_be_sent_back() -> None:
@@ -187,14 +192,14 @@ def test_an_sdks_message_can_be_sent_back() -> None:
     body = validate(
         ChatBody,
         MINIMAL | {"messages": [*MINIMAL["messages"], answer, tool]},
-        shipped_profiles()["llama3-turbo"].openai,
+        shipped_profiles()["llama3-turbo"],
     )
     assert [message.role for message in body.messages] == ["user", "assistant", "tool"]
 
 
 def test_the_schema_shows_the_ranges_that_are_checked() -> None:
     profile = shipped_profiles()["llama3-turbo"]
-    properties = with_ranges(ChatBody, profile.openai).model_json_schema()["properties"]
+    properties = with_ranges(ChatBody, profile).model_json_schema()["properties"]
     assert properties["temperature"]["minimum"] == 0
     assert properties["temperature"]["maximum"] == 2
     assert properties["top_p"]["exclusiveMinimum"] == 0

@@ -198,9 +198,9 @@ async def test_a_prompt_that_fills_the_context_is_refused_by_its_field(server: G
         ({"prompt": "a", "logprobs": -1}, 422, "logprobs", "0"),
         ({"prompt": "a", "n": 5}, 422, "n", "1 ≤ n ≤ 4"),
         ({"prompt": "a", "temperature": 2.1}, 422, "temperature", "0 ≤ temperature ≤ 2"),
-        ({"prompt": "a", "messages": []}, 422, "messages", "no field"),
+        ({"messages": []}, 422, "prompt", "is missing"),
         ({"prompt": ["a", "b", "c", "d"]}, 422, "prompt", "at most 3 prompts"),
-        ({"prompt": [1], "response_format": {"type": "json_object"}}, 422, "response_format", "texts"),
+        ({"prompt": [1], "response_format": {"type": "json_object"}}, 422, "prompt", "texts"),
         ({"prompt": ""}, 422, "prompt", "empty"),
         ({}, 422, "prompt", "missing"),
         *(

@@ -135,7 +135,6 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"dimensions": 0}, "dimensions"),
     ({"dimensions": 1.5}, "dimensions"),
     ({"encoding_format": "hex"}, "encoding_format"),
-    ({"stream": True}, "stream"),
 ]
 
 

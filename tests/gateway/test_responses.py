@@ -161,16 +161,11 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"background": True}, "background"),
     ({"store": True}, "store"),
     ({"prompt": {"id": "p"}}, "prompt"),
-    ({"truncation": "auto"}, "truncation"),
-    ({"max_tool_calls": 1}, "max_tool_calls"),
     ({"service_tier": "priority"}, "service_tier"),
     ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ({"tools": [TOOL, {"type": "mcp", "server_label": "a"}]}, "tools[1]"),
     ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-    ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
-    ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
-    ({"text": {"verbosity": "low"}}, "text.verbosity"),
 ]
 
 
