@@ -1,6 +1,5 @@
 """Where a request ends and the next begins, on raw sockets: what RFC 9112 asks, and nothing is parsed twice."""
 
-import asyncio
 import json
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import pytest
 
 from engine.script import RequestScript, Script, emit
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers
-from tests.gateway.wire import BOUND, Wire, wire
+from tests.gateway.wire import Wire, wire
 
 PLAY = Script(requests=(RequestScript((emit("one two three"),)),))
 CHAT = "/v1/chat/completions"
