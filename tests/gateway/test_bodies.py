@@ -130,9 +130,8 @@ async def test_a_client_that_is_refused_isnt_asked_for_its_body(gateway_server: 
 async def test_a_client_that_doesnt_wait_isnt_asked_and_neither_is_one_of_http_1_0(
     gateway_server: GatewayServers,
 ) -> None:
-    async with gateway_server(PLAY) as server:
-        async with wire(server) as connection:
-            await connection.send(waiting(server, server.secret, version="1.0"), BODY)
-            answer = await connection.answer()
-            assert answer is not None
-            assert answer.status == 200
+    async with gateway_server(PLAY) as server, wire(server) as connection:
+        await connection.send(waiting(server, server.secret, version="1.0"), BODY)
+        answer = await connection.answer()
+        assert answer is not None
+        assert answer.status == 200
