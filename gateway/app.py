@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth import AuthMiddleware
 from gateway.context import ContextMiddleware
+from gateway.edge import EdgeMiddleware
 from gateway.endpoint import Generating
 from gateway.responses import on_http_exception
 from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.settings import SettingsError
 from gateway.state import Gateway
 
 OPENAI_PREFIXES = ("/v1", "/v1/openai")
@@ -32,18 +34,22 @@ EXPOSED_HEADERS = (
 def create_app(gateway: Gateway) -> Starlette:
     """The application around its dependencies, which the caller opens and closes."""
     routes = _routes()
+    settings = gateway.settings
+    _check_root_path(settings.root_path, routes)
     app = Starlette(
         routes=routes,
         middleware=[
-            *_cors(gateway.settings.cors_origins),
+            Middleware(EdgeMiddleware, root_path=settings.root_path, trusted_proxies=settings.trusted_proxies),
+            *_cors(settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, tracing=gateway.tracing, routes=_labels(routes)),
             Middleware(AuthMiddleware, keys=gateway.keys),
             Middleware(Shortcut, endpoints=_generating(routes)),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
+    app.router.redirect_slashes = False
     app.state.gateway = gateway
-    app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"))
+    app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"), settings.root_path)
     return app
 
 
@@ -75,6 +81,7 @@ def _generating(routes: list[BaseRoute]) -> dict[str, ASGIApp]:
 
 def _routes() -> list[BaseRoute]:
     routes: list[BaseRoute] = [
+        Route("/", documents.root),
         Route("/health", health.ready),
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
@@ -105,6 +112,15 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
         ]
     return routes
+
+
+def _check_root_path(root_path: str, routes: list[BaseRoute]) -> None:
+    """Where a prefix is the beginning of paths of ours, nobody could tell which of the two is meant."""
+    for route in routes:
+        if root_path and isinstance(route, Route) and f"{route.path}/".startswith(f"{root_path}/"):
+            raise SettingsError(
+                f"FAREBOX_ROOT_PATH is {root_path}, and {route.path} is a path of Farebox's own. Choose another prefix."
+            )
 
 
 def _cors(origins: tuple[str, ...]) -> list[Middleware]:

@@ -7,7 +7,7 @@ from gateway.errors import InvalidAPIKey, NotFound
 from pricing.directory import KeyDirectory
 from pricing.keys import Key
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"})
+OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"})
 ADMIN_PREFIX = "/admin"
 
 

@@ -1,6 +1,7 @@
 """A request's body: all of it, within limits of size and time."""
 
 import asyncio
+import codecs
 import zlib
 
 from starlette.datastructures import Headers
@@ -11,6 +12,8 @@ from gateway.errors import BodyTooLarge, InvalidRequest, RequestTimeout, Unsuppo
 from gateway.settings import Settings
 
 JSON_TYPES = ("application/json", "text/json")
+GZIP_MEMBERS_MAX = 1000
+GZIP_PIECE_BYTES = 16 * 2**10
 
 
 async def read_body(headers: Headers, receive: Receive, settings: Settings) -> bytes:
@@ -30,12 +33,12 @@ async def read_body(headers: Headers, receive: Receive, settings: Settings) -> b
             body = await _receive_all(receive, bytes_max)
     except TimeoutError:
         raise RequestTimeout(f"The body took longer than the {seconds_max:g} seconds that are allowed.") from None
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
+    encoding = ",".join(headers.getlist("content-encoding")).strip().lower() or "identity"
     if encoding in ("gzip", "x-gzip"):
-        return _gunzip(body, bytes_max)
-    raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
+        body = _gunzip(body, bytes_max)
+    elif encoding != "identity":
+        raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
+    return body.removeprefix(codecs.BOM_UTF8)  # RFC 8259 section 8.1: it may be there, and means nothing
 
 
 async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
@@ -56,16 +59,29 @@ async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
 
 
 def _gunzip(body: bytes, bytes_max: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        plain = decompressor.decompress(body, bytes_max + 1)
-    except zlib.error as error:
-        raise InvalidRequest(f"The body is not valid gzip: {error}.", code="invalid_json") from None
-    if len(plain) > bytes_max:
-        raise _too_large(bytes_max)
-    if not decompressor.eof:
-        raise InvalidRequest("The gzip body is cut off.", code="invalid_json")
-    return plain
+    """All members of a gzip body, one after the other (RFC 1952 section 2.2), of which nothing may be left.
+
+    A member's end is looked for in pieces: zlib copies what it was given beyond it.
+    """
+    parts: list[bytes] = []
+    size = start = 0
+    for _ in range(GZIP_MEMBERS_MAX):
+        decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not decompressor.eof:
+            piece = body[start : start + GZIP_PIECE_BYTES]
+            if not piece:
+                raise InvalidRequest("The gzip body is cut off.", code="invalid_json")
+            try:
+                parts.append(decompressor.decompress(piece, bytes_max + 1 - size))
+            except zlib.error as error:
+                raise InvalidRequest(f"The body is not valid gzip: {error}.", code="invalid_json") from None
+            start += len(piece) - len(decompressor.unused_data)
+            size += len(parts[-1])
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+        if start == len(body):
+            return b"".join(parts)
+    raise InvalidRequest(f"The gzip body has more than {GZIP_MEMBERS_MAX} members.", code="invalid_json")
 
 
 def _too_large(bytes_max: int) -> BodyTooLarge:

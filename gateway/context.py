@@ -10,6 +10,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.edge import client_address
 from gateway.errors import from_exception
 from gateway.logs import log_request
 from gateway.metrics import Metrics
@@ -98,7 +99,10 @@ class ContextMiddleware:
         route = self._route(scope["path"])
         traced = (route, HTTPStatus.OK) not in QUIET
         trace = self._tracing.request(f"{scope['method']} {route}", Headers(scope=scope)) if traced else UNTRACED
-        return RequestContext(_request_id(scope), route, trace)
+        context = RequestContext(_request_id(scope), route, trace)
+        if address := client_address(scope):
+            context.fields["client"] = address
+        return context
 
     def _route(self, path: str) -> str:
         """The known prefix of the path: a label must not hold what a client made up."""
@@ -128,11 +132,12 @@ class ContextMiddleware:
 
 
 # Probes and scrapes that went well are not news.
-QUIET = {(route, 200) for route in ("/health", "/health/live", "/health/ready", "/metrics")}
+QUIET = {(route, 200) for route in ("/", "/health", "/health/live", "/health/ready", "/metrics")}
 
 
 # On the log line -> on the span, by OpenTelemetry's names where it has some. Neither says what was said, or the key.
 ATTRIBUTES = {
+    "client": "client.address",
     "id": "gen_ai.response.id",
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",

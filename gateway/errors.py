@@ -18,6 +18,8 @@
     ├── RateLimited             429  rate_limit_exceeded, with retry-after
     ├── EngineFailed            500  engine_error
     ├── NotInstalled            501  not_installed
+    ├── NotSupported            501  not_supported
+    ├── HTTPVersionNotSupported 505  http_version_not_supported
     ├── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
     │   │                            limits_unavailable, interrupted
     │   └── ShuttingDown             shutting_down
@@ -169,6 +171,16 @@ class RateLimited(GatewayError):
 
 class NotInstalled(GatewayError):
     status, code = 501, "not_installed"
+
+
+class NotSupported(GatewayError):
+    """A part of HTTP that isn't spoken here; the connection is closed."""
+
+    status, code, type = 501, "not_supported", "invalid_request_error"
+
+
+class HTTPVersionNotSupported(GatewayError):
+    status, code, type = 505, "http_version_not_supported", "invalid_request_error"
 
 
 class EngineFailed(GatewayError):

@@ -15,7 +15,7 @@ from gateway.fleet import Fleet
 from gateway.http_server import BACKLOG, Server
 from gateway.settings import Settings
 from gateway.state import Gateway
-from gateway.welcome import welcome
+from gateway.welcome import url_of, welcome
 
 log = logging.getLogger("farebox")
 
@@ -36,15 +36,16 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
     except socket.gaierror as error:
         raise ServeError(f"The host {host!r} isn't an address of this machine: {error.strerror}.") from None
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = None
     try:
+        listener = _socket(family, kind, protocol)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
+        if listener is not None:
+            listener.close()
         raise ServeError(
-            f"Farebox can't listen on {host}:{port}: {error.strerror}. Another program may use the port; "
+            f"Farebox can't listen on {url_of(host, port)}: {error.strerror}. Another program may use the port; "
             "choose a free one with --port or FAREBOX_PORT."
         ) from None
     return listener
@@ -56,14 +57,23 @@ def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
         family, address = probe.family, probe.getsockname()
     listeners = []
     for _ in range(count):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = _socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
         address = listener.getsockname()
         listeners.append(listener)
     return listeners
+
+
+def _socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(
+            socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0
+        )  # `::` takes IPv4 too, whatever the kernel's default
+    return listener
 
 
 async def serve(settings: Settings) -> None:
@@ -79,7 +89,7 @@ async def serve(settings: Settings) -> None:
 
 
 def log_listening(listener: socket.socket) -> None:
-    log.info("listening on http://%s:%d; models are being loaded", *listener.getsockname()[:2])
+    log.info("listening on %s; models are being loaded", url_of(*listener.getsockname()[:2]))
 
 
 def greet(settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys) -> None:

@@ -7,6 +7,7 @@ Each field can be set as `FAREBOX_<NAME>` or as `farebox serve --<name>`; the fl
 import difflib
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ from pydantic_core import from_json
 
 PREFIX = "FAREBOX_"
 HTTP_URL = re.compile(r"https?://[^/\s]+(/[^\s]*)?")
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
@@ -58,8 +60,16 @@ def _http_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _root_path(path: str) -> str:
+    path = path.rstrip("/")
+    if not ROOT_PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no prefix of paths; one looks like /llm")
+    return path
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Origins = Annotated[Names, AfterValidator(_origins)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Secret = Annotated[SecretStr, Field(min_length=24)]
 
@@ -69,8 +79,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+        "",
+        description="Prefix of all paths behind a proxy, such as /llm. The documents tell it; a path is taken with it "
+        "and without.",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses or networks of proxies, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto count. Empty: nobody's.",
+    )
     workers: int = Field(
         1,
         ge=1,

@@ -14,8 +14,7 @@ ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 def welcome(settings: Settings, catalog: Catalog, host: str, port: int, first_keys: FirstKeys) -> str:
     """The text; the key is in it only where it was made just now."""
-    address = "127.0.0.1" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
-    base_url = f"http://{address}:{port}/v1/openai"
+    base_url = f"{url_of('127.0.0.1' if host in ANY_ADDRESS else host, port)}{settings.root_path}/v1/openai"
     model = catalog.names[0]
     key, shell_key, python_key = "", '"Authorization: Bearer $FAREBOX_KEY"', 'os.environ["FAREBOX_KEY"]'
     if first_keys.made is not None:
@@ -47,6 +46,11 @@ END
 
   Press Ctrl-C to stop. Your data stays in {settings.data_dir}/ or the database that you named.
 """
+
+
+def url_of(host: str, port: int) -> str:
+    """RFC 3986 section 3.2.2: an IPv6 address stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _lines(code: str) -> str:

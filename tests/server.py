@@ -73,7 +73,7 @@ class Server:
         """The port that the system chose, from the log."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
-            if found := re.search(r"listening on http://[^\s:]+:(\d+)", self.output):
+            if found := re.search(r"listening on http://\S+:(\d+);", self.output):
                 self.port = int(found[1])
                 return
             if self.process.poll() is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from starlette.convertors import IntegerConvertor
 from starlette.routing import BaseRoute, Route
 
 from gateway.auth import OPEN_PATHS
@@ -42,8 +43,8 @@ TAGS = {
 }
 
 
-def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str) -> Fields:
-    """The document of all documented routes."""
+def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str, root_path: str) -> Fields:
+    """The document of all documented routes, which stand under `root_path`."""
     schemas = _Schemas(catalog)
     paths: Fields = {}
     for route in routes:
@@ -57,7 +58,7 @@ def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str) -> Fields
     return {
         "openapi": "3.1.0",
         "info": {"title": "Farebox", "version": version, "description": INTRODUCTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root_path or "/"}],
         "security": common.SECURITY,
         "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
         "paths": paths,
@@ -115,7 +116,7 @@ def _path_parameter(name: str, route: Route, schemas: "_Schemas") -> Fields:
     schema: Fields = {"type": "string", "minLength": 1}
     if name == "model":
         schema = {"type": "string", "enum": schemas.catalog.names}
-    elif type(route.param_convertors[name]).__name__ == "IntegerConvertor":
+    elif isinstance(route.param_convertors[name], IntegerConvertor):
         schema = {"type": "integer", "minimum": 0}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 

@@ -27,11 +27,12 @@ def render(document: Fields) -> str:
     sections = "".join(_section(tag, operations) for tag, operations in groups)
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())
     title, version = escape(info["title"]), escape(info["version"])
+    itself = escape(document["servers"][0]["url"].rstrip("/") + "/openapi.json")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} API</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head><body>'
         f'<nav><b>{title} {version}</b>{contents}<h4><a href="#errors">Errors</a></h4>'
-        f'<h4><a href="#schemas">Schemas</a></h4><p><a href="openapi.json">openapi.json</a></p></nav>'
+        f'<h4><a href="#schemas">Schemas</a></h4><p><a href="{itself}">openapi.json</a></p></nav>'
         f"<main><h1>{title} API</h1>{_text(info['description'])}{sections}"
         f'{_errors()}<h2 id="schemas">Schemas</h2>{schemas}</main></body></html>'
     )

@@ -227,6 +227,12 @@ class WebhookSecret(TypedDict):
     secret: str
 
 
+class Root(TypedDict):
+    name: str
+    documentation: str
+    openapi: str
+
+
 class Health(TypedDict):
     status: Literal["ready", "unready"]
     problems: list[str]

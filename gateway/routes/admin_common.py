@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -12,6 +13,16 @@ from gateway.state import Gateway
 from pricing.key import Key
 
 TAG = "Administration"
+
+
+class RowConvertor(IntegerConvertor):
+    """`{id:row}` in a path. A number of more digits than any id has matches no path, so that Python, which refuses to
+    read 4,301 of them, never sees it."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("row", RowConvertor())
 B = TypeVar("B", bound=Body)
 
 

@@ -4,7 +4,7 @@ from functools import cache, cached_property
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from gateway.catalog import Catalog
@@ -12,6 +12,7 @@ from gateway.openapi import page
 from gateway.openapi.common import Fields
 from gateway.openapi.document import build
 from gateway.openapi.operation import JSON, Operation, documented
+from gateway.protocol.answers import Root
 from gateway.protocol.models import catalog_model
 
 TAG = "Operation"
@@ -20,14 +21,15 @@ TAG = "Operation"
 class Documents:
     """The documents of one application; each is made when it is first asked for."""
 
-    def __init__(self, routes: list[BaseRoute], catalog: Catalog, version: str) -> None:
+    def __init__(self, routes: list[BaseRoute], catalog: Catalog, version: str, root_path: str) -> None:
         self._routes = routes
         self._catalog = catalog
         self._version = version
+        self.root_path = root_path
 
     @cached_property
     def openapi(self) -> Fields:
-        return build(self._routes, self._catalog, self._version)
+        return build(self._routes, self._catalog, self._version, self.root_path)
 
     @cached_property
     def openapi_json(self) -> bytes:
@@ -43,6 +45,12 @@ class Documents:
     @cached_property
     def html(self) -> bytes:
         return page.render(self.openapi).encode()
+
+
+@documented(Operation(TAG, "Where the documents are; for those who ask whether anybody is there", answers={JSON: Root}))
+async def root(request: Request) -> Response:
+    prefix = documents_of(request).root_path
+    return JSONResponse(Root(name="Farebox", documentation=f"{prefix}/docs", openapi=f"{prefix}/openapi.json"))
 
 
 @documented(Operation(TAG, "This document", answers={JSON: dict}))

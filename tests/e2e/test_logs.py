@@ -101,6 +101,7 @@ def test_a_line_says_what_the_request_came_to(tmp_path: Path) -> None:
         "level": "info",
         "logger": "farebox.access",
         "request_id": "mine-1",
+        "client": "127.0.0.1",
         "id": chunk["id"],
         "method": "POST",
         "route": "/v1/chat/completions",
