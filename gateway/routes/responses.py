@@ -19,7 +19,7 @@ from gateway.routes.common import new_id, served_model
         "tool that runs here. `usage` has `estimated_cost`.",
         body=ResponsesBody,
         ranges="responses",
-        answers={JSON: answers.Response, EVENTS: answers.StreamEvent},
+        answers={JSON: answers.ResponseObject, EVENTS: answers.StreamEvent},
         errors=(501,),
         admitted=True,
     )
