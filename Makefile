@@ -8,7 +8,7 @@ ARGS   ?=
 # Which vLLM to install: auto looks at the machine; cpu, cuda or none
 BUILD  ?= auto
 
-.PHONY: help run test check lock lint format bench profile clean
+.PHONY: help run test check quick lock lint format bench profile clean
 
 help:
 	@echo "make run    install what is missing and serve the demo model on http://127.0.0.1:8000"
@@ -31,6 +31,13 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Each on one of two cores.
+check: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
+
+quick: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest --quick --numprocesses 2 --quiet $(ARGS)
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .

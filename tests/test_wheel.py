@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.clients.installing import find_uv
+from tests.programs import starts
 from tests.server import Server, farebox_environment
 
 LOCK = "requirements/cpu.lock"
@@ -41,6 +42,7 @@ def run(*command: str | Path, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """Built from a copy: setuptools would leave its folders in the repository, and take what is left in them."""
+    starts("uv")
     source = tmp_path_factory.mktemp("source")
     for name in tracked(repository, "pyproject.toml", "README.md", "LICENSE", *packages(repository)):
         (source / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.programs import missing
+from tests.programs import missing, starts
 
 
 class RedisProcess:
@@ -48,6 +48,7 @@ class RedisProcess:
 @contextmanager
 def running_redis(folder: Path) -> Iterator[RedisProcess]:
     """Skips the test where there is no redis-server; fails it in CI."""
+    starts("redis-server")
     if shutil.which("redis-server") is None:
         missing("redis-server", "install Debian's package `redis-server`.")
     redis = RedisProcess(folder)

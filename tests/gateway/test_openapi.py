@@ -18,9 +18,6 @@ import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
-# The formats here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, Step
 from gateway.app import create_app
 from gateway.catalog import Model
@@ -183,6 +180,7 @@ def accepted(kind: type[Body], raw: bytes, model: Model, route: ParameterRoute) 
 MORE = ["2", "0.5", '"none"', '"x"', '["x"]', "[1]", '["text"]', '{"type": "regex"}', '{"type": "text"}', "[[1]]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [DEMO, LLAMA2, LLAMA8])
 @pytest.mark.parametrize(("kind", "route", "body"), [valid[1:] for valid in VALID], ids=lambda kind: str(kind)[:20])
 async def test_a_models_schema_accepts_what_the_gateway_does(
@@ -360,6 +358,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.vllm
 @pytest.mark.parametrize(
     ("admin", "options"),
     [
