@@ -20,8 +20,10 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/farebox 
 RUN pip install --no-cache-dir "uv>=0.8,<1" && uv venv /opt/farebox
 
 # PyPI's torchvision, torchaudio and torchcodec are CUDA builds. Beside a CPU torch they break `import transformers`, and
-# serving text needs none of them (scripts/install.py). The CPU build of torch is on PyTorch's own index.
+# serving text needs none of them (scripts/install.py). The CPU build of torch is on PyTorch's own index. Versions and
+# files are those of the lock.
 COPY pyproject.toml README.md LICENSE ./
+COPY requirements ./requirements
 RUN --mount=type=cache,target=/root/.cache/uv \
     case "$BUILD" in cpu|cuda) ;; *) echo "BUILD must be cpu or cuda, not $BUILD" >&2; exit 1;; esac; \
     if [ "$BUILD" = cpu ]; then \
@@ -31,14 +33,13 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     else \
       set --; \
     fi; \
-    uv pip compile --quiet --python /opt/farebox/bin/python --extra "$BUILD" --extra parquet "$@" \
-      --output-file /tmp/requirements.txt pyproject.toml \
-    && uv pip install --python /opt/farebox/bin/python "$@" --requirement /tmp/requirements.txt
+    uv pip install --python /opt/farebox/bin/python "$@" --constraint "requirements/$BUILD.lock" \
+      --build-constraint "requirements/$BUILD.lock" --requirement pyproject.toml --extra "$BUILD" --extra parquet
 
 COPY gateway ./gateway
 COPY engine ./engine
 COPY pricing ./pricing
-RUN uv pip install --python /opt/farebox/bin/python --no-deps .
+RUN uv pip install --python /opt/farebox/bin/python --no-deps --build-constraint "requirements/$BUILD.lock" .
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What both builds need at run time: a C compiler (Triton and torch.compile build their launchers with it) and libnuma

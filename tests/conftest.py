@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.postgres import postgres
 from tests.server import Server, start_server
 
 __all__ = ["postgres"]
 
 ALL_MODELS = "all"
+TESTS = Path(__file__).resolve().parent
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,32 @@ def repository() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+# Tests of the engine, and of whole programs with it. These few of them need no vLLM.
+ENGINE_FOLDERS = frozenset({"engine", "e2e", "clients"})
+WITHOUT_ENGINE = frozenset({"test_scripted.py", "test_sizing.py"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that start no program and need no vLLM")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Before they are imported: many import vLLM."""
+    folder = collection_path.relative_to(TESTS).parts[:1] if collection_path.is_relative_to(TESTS) else ()
+    engine = ENGINE_FOLDERS.intersection(folder) and collection_path.name not in WITHOUT_ENGINE
+    return True if engine and collection_path.suffix == ".py" and programs.without_vllm() else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = {"slow": programs.quick, "vllm": programs.without_vllm()}
+    names = [name for name, out in left_out.items() if out]
+    deselected = {item for item in items if any(item.get_closest_marker(name) for name in names)}
+    if deselected:
+        config.hook.pytest_deselected(items=list(deselected))
+        items[:] = [item for item in items if item not in deselected]
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    programs.quick = config.getoption("quick")
     # A proxy in the environment would take the tests' requests to loopback elsewhere.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"

@@ -20,7 +20,7 @@ import pytest
 
 from pricing.database import Database
 from pricing.migrations import upgrade
-from tests.programs import missing
+from tests.programs import missing, starts
 
 
 @dataclass
@@ -60,6 +60,7 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
+    starts("PostgreSQL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own, about folders
         try:

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
+from tests.programs import starts
+
 START_SECONDS_MAX = 240
 
 
@@ -118,6 +120,7 @@ def run_farebox(environment: dict[str, str], *arguments: str) -> subprocess.Comp
 @contextmanager
 def start_server(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
     """`farebox serve` with these settings; stopped at the end. It listens, but may still be loading."""
+    starts("a gateway")
     environment = farebox_environment(folder, **settings)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(

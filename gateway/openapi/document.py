@@ -146,12 +146,24 @@ def _given(schema: Fields) -> Fields:
     return schema
 
 
+def class_names(models: Iterable[str]) -> dict[str, str]:
+    """Each model's name as a part of a class's name in any language, for generated clients: MetaLlamaLlama38B."""
+    names: dict[str, str] = {}
+    for model in models:
+        name = "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z0-9]+", model))
+        while name in names.values():
+            name += "Other"
+        names[model] = name
+    return names
+
+
 class _Schemas:
     """The schemas under `components`, each once."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.found: Fields = {}
+        self._endings = class_names(catalog.names)
 
     def add(self, shape: type[Any] | UnionType) -> Fields:
         """The schema of a body or an answer: a reference where it has a name, a list of such, or any object."""
@@ -188,7 +200,7 @@ class _Schemas:
         references = []
         for schema, models in alike.values():
             names = [model.name for model in models]
-            schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}.{names[0]}"
+            schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}{self._endings[names[0]]}"
             if "model" in schema["properties"]:
                 schema["properties"]["model"]["enum"] = names
             else:
@@ -200,7 +212,6 @@ class _Schemas:
         """Keep it and its parts. Raises ValueError where two shapes have one name."""
         for part, definition in schema.pop("$defs", {}).items():
             self._put(part, definition)
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
         if self.found.setdefault(name, schema) != schema:
             raise ValueError(f"Two different schemas are called {name}.")
         return {"$ref": REFERENCE.format(model=name)}

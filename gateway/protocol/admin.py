@@ -75,7 +75,7 @@ class LimitBody(StrictBody):
     """`{"kind": "month", "amount_usd": "25.00"}`, or `{"kind": "none"}`."""
 
     kind: Literal["none", "prepaid", "day", "month", "total"]
-    amount_usd: USD = Picodollars(0)
+    amount_usd: USD = Field(Picodollars(0), json_schema_extra={"default": "0.00"})  # as it would be sent
 
     def limit(self) -> Limit:
         """Raises InvalidAmount."""

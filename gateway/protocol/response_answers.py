@@ -75,7 +75,7 @@ class IncompleteDetails(TypedDict):
     reason: Literal["max_output_tokens"]
 
 
-class Response(TypedDict):
+class ResponseObject(TypedDict):
     """What was asked for is repeated, as OpenAI does. Nothing of it is kept."""
 
     id: str
@@ -111,7 +111,7 @@ class ResponseEvent(TypedDict):
 
     type: Literal["response.created", "response.in_progress", "response.completed", "response.incomplete"]
     sequence_number: int
-    response: Response
+    response: ResponseObject
 
 
 class ItemEvent(TypedDict):

@@ -80,15 +80,27 @@ def _not_null(schema: JSONSchema) -> JSONSchema:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without what says nothing: a title that repeats the field's name, and a default of null."""
+    """Without what says nothing: a title that repeats the field's name, and a default of null.
+
+    Nor a default that is an object: it means the same as leaving the field out, and generators of clients that meet
+    one beside a reference leave out the whole operation.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Keys by `propertyNames`: generators of clients see nothing in `patternProperties`."""
+        json_schema = super().dict_schema(schema)
+        if patterns := json_schema.pop("patternProperties", None):
+            [(pattern, values)] = patterns.items()
+            json_schema |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+        return json_schema
+
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         json_schema = super().default_schema(schema)
-        if json_schema.get("default", NULL) is None:
-            del json_schema["default"]
+        if isinstance(json_schema.get("default"), dict | None):
+            json_schema.pop("default", None)
         return json_schema
 
 

@@ -19,7 +19,7 @@ from gateway.routes.common import new_id
         "Send the whole conversation: there is no `previous_response_id`, no `store: true`, no `background`, and no "
         "tool that runs here. `usage` has `estimated_cost`.",
         body=ResponsesBody,
-        answers={JSON: answers.Response, EVENTS: answers.StreamEvent},
+        answers={JSON: answers.ResponseObject, EVENTS: answers.StreamEvent},
         errors=(501,),
         admitted=True,
     )

@@ -33,7 +33,8 @@ class Stage:
 
     @property
     def scene(self) -> dict[str, object]:
-        return scene.for_clients(self.server.url, self.server.key, self.poor_key)
+        admin_key = self.server.environment.get("FAREBOX_ADMIN_KEY", "none")
+        return scene.for_clients(self.server.url, self.server.key, self.poor_key) | {"admin_key": admin_key}
 
     def run(self, command: Sequence[str], environment: dict[str, str], cases: Sequence[str] = ()) -> Report:
         """A client's report; each client is run once."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.programs import missing
+from tests.programs import missing, starts
 
 
 def free_port() -> int:
@@ -58,6 +58,7 @@ class RedisProcess:
 @contextmanager
 def running_redis(folder: Path, *options: str) -> Iterator[RedisProcess]:
     """Skips the test where there is no redis-server; fails it in CI."""
+    starts("redis-server")
     _require("redis-server")
     redis = RedisProcess(folder, *options)
     redis.start()

@@ -8,8 +8,6 @@ from typing import Any
 import anthropic
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format  # noqa: F401
 from engine.script import HANG, REJECT, RequestScript, Script, Step, emit, fail
 from gateway.catalog import shipped_cards
 from pricing.balance import Limit, LimitKind
@@ -18,6 +16,7 @@ from pricing.money import parse_usd
 from pricing.price import Price
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers, make_key
 
+pytestmark = pytest.mark.vllm
 CALL = Step("call", "get_weather", arguments='{"city": "Paris"}')
 SCRIPT = Script(
     requests=(

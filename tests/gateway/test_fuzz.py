@@ -16,9 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-# The formats here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.base import Engine, EngineSpec, GenerationRequest
 from engine.script import Script
 from engine.scripted import ScriptedEngine, ScriptedGeneration

@@ -14,15 +14,15 @@ from typing import Any
 import jsonschema
 import pytest
 import schemathesis
+import yaml
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
-# The formats here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, Step
 from gateway.app import create_app
 from gateway.catalog import Model
 from gateway.errors import GatewayError
+from gateway.openapi.document import class_names
 from gateway.openapi.operation import operation_of
 from gateway.protocol.checks import Body, parse_json, validate, with_ranges
 from gateway.protocol.models import body_schema
@@ -88,6 +88,68 @@ async def test_the_document_is_valid_and_names_are_unique(served: GatewayServer)
         assert "$defs" not in schema, name
 
 
+async def test_openapis_own_validator_finds_nothing(served: GatewayServer) -> None:
+    """It checks each default against its schema, too."""
+    assert [error.message for error in OpenAPIV31SpecValidator(await document_of(served)).iter_errors()] == []
+
+
+# A class of this name would hide one that generated code uses by the same name.
+TAKEN = {"Response", "Request", "Client", "AuthenticatedClient", "File", "Unset", "Object", "Array", "Date", "Promise"}
+
+
+async def test_names_fit_generated_code(served: GatewayServer) -> None:
+    """A schema becomes a class of its title, else of its name; an operation becomes a function."""
+    document = await document_of(served)
+    for name, schema in document["components"]["schemas"].items():
+        for word in (name, schema.get("title", name)):
+            assert re.fullmatch(r"[A-Z][A-Za-z0-9]*", word), word
+            assert word not in TAKEN
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", operation["operationId"])
+
+
+def test_models_whose_names_differ_in_signs_only_have_shapes_of_their_own() -> None:
+    assert class_names(["a/b-1", "a/b.1", "4/x"]) == {"a/b-1": "AB1", "a/b.1": "AB1Other", "4/x": "4X"}
+
+
+@pytest.mark.parametrize("model", [DEMO, LLAMA2])
+async def test_every_default_is_one_that_could_be_sent(served: GatewayServer, model: str) -> None:
+    """In the document, and in the catalog's schemas."""
+    async with served.client() as http:
+        catalog = (await http.get(f"/models/{model}")).json()["schemas"]
+    checked = 0
+    for root in (await document_of(served), catalog["openai"]["input"], catalog["native"]["input"]):
+        for schema in with_defaults(root):
+            inner = {"$defs": root.get("$defs", {}), "components": root.get("components", {}), **schema}
+            jsonschema.validate(schema["default"], inner, jsonschema.Draft202012Validator)
+            checked += 1
+    assert checked > 20
+
+
+def with_defaults(value: Any) -> Iterator[dict[str, Any]]:
+    """Every schema within that has a default."""
+    if isinstance(value, dict):
+        if "default" in value and not isinstance(value["default"], dict):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from with_defaults(item)
+
+
+KEPT_INSIDE = ("/admin", "/metrics", "/health")
+
+
+async def test_the_chart_exposes_every_path_that_is_not_kept_inside(served: GatewayServer, repository: Path) -> None:
+    values = yaml.safe_load((repository / "helm" / "farebox" / "values.yaml").read_text())
+    for edge in ("ingress", "httpRoute"):
+        exposed = values[edge]["paths"]
+        for path in (await document_of(served))["paths"]:
+            inside = any(path == prefix or path.startswith(f"{prefix}/") for prefix in KEPT_INSIDE)
+            assert any(path == prefix or path.startswith(f"{prefix}/") for prefix in exposed) != inside, path
+
+
 async def test_open_routes_and_keyed_ones_are_told_apart(served: GatewayServer) -> None:
     document = await document_of(served)
     async with served.client() as http:
@@ -119,6 +181,7 @@ def accepted(kind: type[Body], raw: bytes, model: Model) -> tuple[bool, str]:
 MORE = ["2", "0.5", '"none"', '"x"', '["x"]', "[1]", '["text"]', '{"type": "regex"}', '{"type": "text"}', "[[1]]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [DEMO, LLAMA2, LLAMA8])
 @pytest.mark.parametrize(("kind", "body"), [valid[1:] for valid in VALID], ids=lambda kind: str(kind)[:20])
 async def test_a_models_schema_accepts_what_the_gateway_does(
@@ -296,6 +359,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.vllm
 @pytest.mark.parametrize(
     ("admin", "options"),
     [

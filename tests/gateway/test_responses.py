@@ -8,13 +8,12 @@ from typing import Any
 import openai
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.responses_format  # noqa: F401
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
 from gateway.catalog import shipped_cards
 from pricing.price import Price
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 
+pytestmark = pytest.mark.vllm
 CALL = Step("call", "get_weather", arguments='{"city": "Paris"}')
 SCRIPT = Script(
     requests=(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.programs import missing
+from tests.programs import missing, starts
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "farebox"
@@ -25,6 +25,7 @@ Values = dict[str, Any]
 @pytest.fixture(scope="session")
 def helm() -> str:
     """Path of helm: HELM, the PATH, or the cache of scripts/get_helm.py."""
+    starts("helm")
     cached = ROOT / ".tools" / "helm"
     found = os.environ.get("HELM") or shutil.which("helm") or (str(cached) if cached.exists() else None)
     if found is None:
@@ -34,6 +35,7 @@ def helm() -> str:
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
+    starts("promtool")
     found = shutil.which("promtool")
     if found is None:
         missing("promtool", "install Prometheus, such as Debian's package `prometheus`.")

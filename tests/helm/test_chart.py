@@ -47,6 +47,31 @@ def test_settings_reach_the_gateway_as_it_reads_them(chart: Chart) -> None:
     assert (loaded.host, loaded.port) == ("0.0.0.0", 8000)
 
 
+def test_the_host_is_a_setting_like_others(chart: Chart) -> None:
+    variables = gateway(chart.render({"settings": {"host": "::", "lease_seconds": 20}}))["env"]
+    assert [entry["value"] for entry in variables if entry["name"] == "FAREBOX_HOST"] == ["::"]
+
+
+def test_no_variable_is_there_twice(chart: Chart) -> None:
+    """Kubernetes takes the last of two and warns; an update by another tool may keep either."""
+    values = MATRIX["pod extras"] | POSTGRES | {"settings": {"host": "::"}, "hub": {"token": "hf_x"}}
+    more = [{"name": name, "value": "mine"} for name in ("HOME", "HF_HOME", "HF_TOKEN", "VLLM_LOGGING_LEVEL")]
+    for group in ({}, {key: MATRIX["HPA of groups"][key] for key in ("models", "gpu", "multiNode")}):
+        for name, spec in pod_specs(chart.render(values | group | {"extraEnv": more, "tests": {"enabled": False}})):
+            for container in spec["containers"]:
+                names = [entry["name"] for entry in container.get("env", [])]
+                assert len(names) == len(set(names)), name
+                if container["name"] != "side":
+                    assert {environment(container)[entry["name"]] for entry in more} == {"mine"}, name
+
+
+@pytest.mark.parametrize("name", ["FAREBOX_HOST", "FAREBOX_PORT", "FAREBOX_DATABASE_URL", "FAREBOX_LEASE_SECONDS"])
+def test_a_variable_of_the_charts_own_is_not_set_beside_its_value(chart: Chart, name: str) -> None:
+    settings = {"settings": {"lease_seconds": 20}}
+    refusal = chart.refusal(POSTGRES | settings | {"extraEnv": [{"name": name, "value": "x"}]})
+    assert f"extraEnv sets {name}, which the chart sets itself" in refusal
+
+
 def test_a_service_named_farebox_sets_no_variables(chart: Chart) -> None:
     """Kubernetes would set FAREBOX_PORT=tcp://... for a Service named farebox."""
     for values in MATRIX.values():
@@ -101,6 +126,26 @@ def test_the_schema_is_migrated_before_the_new_version_starts(chart: Chart) -> N
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == ["db", "upgrade"]
     assert environment(container)["FAREBOX_DATABASE_URL"]["secretKeyRef"] == {"name": "db", "key": "url"}
+
+
+def test_the_migration_runs_where_and_as_the_pods_do(chart: Chart) -> None:
+    """A proxy's sidecar rule, a quota by priority class, a CA bundle's variable: they hold for every pod alike."""
+    placed = {"nodeSelector": {"pool": "x"}, "affinity": {"nodeAffinity": {}}, "priorityClassName": "high"}
+    placed["tolerations"] = [{"key": "gpu", "operator": "Exists"}]
+    named = {"podLabels": {"team": "x"}, "podAnnotations": {"sidecar.istio.io/inject": "false"}}
+    environments = {
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/ca/ca.pem"}],
+        "envFrom": [{"configMapRef": {"name": "more"}}],
+    }
+    labels = {"commonLabels": {"cost": "y", "team": "everyone"}}
+    template = find(chart.render(POSTGRES | placed | named | environments | labels), "Job")["spec"]["template"]
+    assert {name: template["spec"][name] for name in placed} == placed
+    assert template["metadata"]["labels"].items() >= {"team": "x", "cost": "y"}.items()
+    assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "migration"
+    assert template["metadata"]["annotations"] == named["podAnnotations"]
+    [container] = template["spec"]["containers"]
+    assert environment(container)["SSL_CERT_FILE"] == "/etc/ca/ca.pem"
+    assert container["envFrom"] == environments["envFrom"]
 
 
 def test_the_migration_has_a_secret_of_its_own_where_the_chart_makes_it(chart: Chart) -> None:
@@ -172,7 +217,7 @@ def test_admin_and_metrics_are_not_exposed(chart: Chart) -> None:
     paths = [path["path"] for rule in rules for path in rule["http"]["paths"]]
     matches = find(manifests, "HTTPRoute")["spec"]["rules"][0]["matches"]
     paths += [match["path"]["value"] for match in matches]
-    assert set(paths) == {"/v1", "/models", "/openapi.json"}
+    assert set(paths) == {"/v1", "/anthropic", "/models", "/openapi.json", "/docs"}
 
 
 def test_gpus_and_shared_memory_are_asked_for(chart: Chart) -> None:

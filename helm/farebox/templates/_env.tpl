@@ -33,9 +33,28 @@
 {{- end }}
 {{- end -}}
 
+{{/* A pod's variables with `extraEnv` behind them: what it names itself, it names alone. */}}
+{{- define "farebox.withExtraEnv" -}}
+{{- $extra := list -}}
+{{- range .root.Values.extraEnv }}{{ $extra = append $extra .name }}{{ end -}}
+{{- $variables := list -}}
+{{- range fromYamlArray .own -}}
+{{- if not (has .name $extra) -}}
+{{- $variables = append $variables . -}}
+{{- else if hasPrefix "FAREBOX_" .name -}}
+{{- fail (printf "extraEnv sets %s, which the chart sets itself; use its value in values.yaml, or `settings`." .name) -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml (concat $variables .root.Values.extraEnv) }}
+{{- end -}}
+
 {{- define "farebox.env" -}}
+{{ include "farebox.withExtraEnv" (dict "root" . "own" (include "farebox.ownEnv" .)) }}
+{{- end -}}
+
+{{- define "farebox.ownEnv" -}}
 - name: FAREBOX_HOST
-  value: 0.0.0.0
+  value: {{ default "0.0.0.0" .Values.settings.host | quote }}
 - name: FAREBOX_PORT
   value: "8000"
 - name: FAREBOX_SHUTDOWN_SECONDS
@@ -67,7 +86,7 @@
 {{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_BOOTSTRAP_KEY" "existing" .existingSecret "inline" .bootstrapKey "key" (ternary .bootstrapKeyName "bootstrap-key" (ne .existingSecret ""))) }}
 {{- include "farebox.secretEnv" (dict "root" $ "name" "FAREBOX_ADMIN_KEY" "existing" .existingSecret "inline" .adminKey "key" (ternary .adminKeyName "admin-key" (ne .existingSecret ""))) }}
 {{- end }}
-{{- range $name, $value := omit .Values.settings "engine" }}
+{{- range $name, $value := omit .Values.settings "engine" "host" }}
 {{- if not (kindIs "invalid" $value) }}
 - name: FAREBOX_{{ upper $name }}
   value: {{ include "farebox.text" $value | quote }}
@@ -77,9 +96,6 @@
 {{- include "farebox.homeEnv" . }}
 {{- if .Values.multiNode.enabled }}
 {{- include "farebox.nodeEnv" . }}
-{{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -109,6 +125,22 @@
 {{- $options = mergeOverwrite $options (dict "distributed_executor_backend" "mp" "nnodes" .Values.multiNode.nodes "node_rank" 0 "master_addr" "$(LWS_LEADER_ADDRESS)" "master_port" .Values.multiNode.masterPort) -}}
 {{- end -}}
 {{- if $options }}{{ toJson $options }}{{ end -}}
+{{- end -}}
+
+{{- define "farebox.workerEnv" -}}
+{{- include "farebox.hubEnv" . }}
+{{- include "farebox.homeEnv" . }}
+{{- include "farebox.nodeEnv" . }}
+{{- end -}}
+
+{{/* The variables of the migration, whose Secret is named. */}}
+{{- define "farebox.migrationEnv" -}}
+- name: FAREBOX_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ default .secret .root.Values.database.existingSecret }}
+      key: {{ ternary .root.Values.database.existingSecretKey "url" (ne .root.Values.database.existingSecret "") }}
+{{- include "farebox.homeEnv" .root }}
 {{- end -}}
 
 {{- define "farebox.nodeEnv" }}

@@ -234,14 +234,7 @@ spec:
       args:
         {{- include "farebox.workerArgs" . | nindent 8 }}
       env:
-        {{- with include "farebox.hubEnv" . | trim }}
-        {{- . | nindent 8 }}
-        {{- end }}
-        {{- include "farebox.homeEnv" . | trim | nindent 8 }}
-        {{- include "farebox.nodeEnv" . | trim | nindent 8 }}
-        {{- with .Values.extraEnv }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "farebox.withExtraEnv" (dict "root" . "own" (include "farebox.workerEnv" .)) | nindent 8 }}
       {{- with .Values.envFrom }}
       envFrom:
         {{- toYaml . | nindent 8 }}
