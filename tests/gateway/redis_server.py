@@ -58,7 +58,6 @@ class RedisProcess:
 @contextmanager
 def running_redis(folder: Path, *options: str) -> Iterator[RedisProcess]:
     """Skips the test where there is no redis-server; fails it in CI."""
-    starts("redis-server")
     _require("redis-server")
     redis = RedisProcess(folder, *options)
     redis.start()
@@ -114,6 +113,7 @@ def running_sentinel(folder: Path, primary: RedisProcess) -> Iterator[RedisProce
 
 
 def _require(program: str) -> None:
+    starts(program)
     if shutil.which(program) is None:
         package = {"redis-server": "redis-server", "redis-cli": "redis-tools"}.get(program, program)
         missing(program, f"install Debian's package `{package}`.")
