@@ -16,6 +16,7 @@ from gateway.public_http import Resolve, system_resolve
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.tracing import open_tracing
+from gateway.watchdog import LoopWatch
 from gateway.webhook_calls import WebhookSettings
 from gateway.webhooks import Webhooks
 from pricing.database import Database
@@ -37,6 +38,8 @@ async def open_gateway(
     release = version("farebox")
     metrics = Metrics(release, together=settings.workers > 1)
     async with AsyncExitStack() as stack:
+        watch = LoopWatch.open(metrics.loop_delay.observe, log_seconds=settings.loop_delay_log_seconds)
+        stack.push_async_callback(watch.close)
         database = await stack.enter_async_context(_open_database(settings))
         first_keys = await ensure_keys(database, settings)
         ledger = await Ledger.open(
@@ -75,6 +78,7 @@ async def open_gateway(
             idempotency=idempotency,
             database=database,
             tracing=tracing,
+            watch=watch,
         )
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)

@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from engine.base import TokenCounts
+from gateway.watchdog import delay_histogram
 from pricing.money import Picodollars, usd_number
 
 # Seconds. From a cache hit on a small model to a long prompt in a full queue.
@@ -91,6 +92,7 @@ class Metrics:
             buckets=COMMIT_BUCKETS,
             registry=registry,
         )
+        self.loop_delay = delay_histogram(registry)
         self.disconnects = Counter(
             "farebox_disconnects",
             "Requests whose client went away before the end.",

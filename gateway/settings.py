@@ -175,6 +175,9 @@ class Settings(BaseModel):
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
     )
+    loop_delay_log_seconds: float = Field(
+        0.2, gt=0, description="A delay of the event loop from which on a log line says what held it up."
+    )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 
     @property

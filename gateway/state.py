@@ -11,6 +11,7 @@ from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.tracing import Tracing
+from gateway.watchdog import LoopWatch
 from gateway.webhooks import Webhooks
 from pricing.database import Database
 from pricing.directory import KeyDirectory
@@ -33,6 +34,7 @@ class Gateway:
     idempotency: Idempotency
     database: Database
     tracing: Tracing
+    watch: LoopWatch
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 
