@@ -9,6 +9,7 @@ from gateway.budget_watch import BudgetWatch
 from gateway.fleet import Fleet
 from gateway.gauges import register_gauges
 from gateway.idempotency import Idempotency
+from gateway.large_bodies import LargeBodies
 from gateway.limit_shared import open_limits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -65,6 +66,12 @@ async def open_gateway(
         stack.push_async_callback(budgets.close)
         tracing = open_tracing(settings, release)
         stack.push_async_callback(tracing.close)
+        large_bodies = LargeBodies(
+            waiting_max=settings.large_requests_max,
+            seconds_max=settings.body_check_seconds_max,
+            memory_bytes_max=settings.body_check_memory_bytes_max,
+        )
+        stack.push_async_callback(large_bodies.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
@@ -79,6 +86,7 @@ async def open_gateway(
             database=database,
             tracing=tracing,
             watch=watch,
+            large_bodies=large_bodies,
         )
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)

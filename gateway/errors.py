@@ -19,7 +19,7 @@
     ├── EngineFailed            500  engine_error
     ├── NotInstalled            501  not_installed
     ├── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
-    │                                limits_unavailable, shutting_down
+    │                                limits_unavailable, shutting_down, too_many_large_requests
     └── TookTooLong             504  deadline_exceeded
 
 Body: `{"error": {"message", "type", "param", "code"}, "detail": message}`: OpenAI's clients read the first, native

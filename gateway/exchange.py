@@ -27,6 +27,7 @@ from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.idempotency import Attempt, digest_of, idempotency_key
 from gateway.jobs import Job
+from gateway.large_bodies import Turn
 from gateway.limits import Admission
 from gateway.metered import Metered
 from gateway.state import Gateway
@@ -68,6 +69,7 @@ class Exchange:
     headers: Headers
     send: Send
     admission: Admission
+    turn: Turn
     write: Callable[[bytes], bool] | None
     attempt: Attempt | None = None  # with an Idempotency-Key
 
@@ -94,6 +96,7 @@ class Exchange:
 
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`."""
+        self.turn.done()
         self.context.fields["id"] = request_id
         self.context.trace.end("render")
         return Job(
@@ -229,8 +232,9 @@ class Generating:
         key: Key = scope["farebox.key"]
         admission = gateway.limits.admission(key, context.headers)
         client: Client | None = scope.get(CLIENT)
+        turn = gateway.large_bodies.turn(key.id)
         path_params, write = scope.get("path_params", {}), client.write if client is not None else None
-        exchange = Exchange(gateway, context, key, body, path_params, headers, send, admission, write)
+        exchange = Exchange(gateway, context, key, body, path_params, headers, send, admission, turn, write)
         watch = _Watch(client, receive)
         try:
             await self._answer(exchange, scope["path"])
@@ -265,6 +269,7 @@ class Generating:
         try:
             await self.handler(exchange)
         finally:
+            exchange.turn.done()
             exchange.admission.release()
 
 

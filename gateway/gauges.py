@@ -19,6 +19,7 @@ OTHER_CODES = (
     "engine_dead",
     "ledger_unavailable",
     "shutting_down",
+    "too_many_large_requests",
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from gateway.catalog import Catalog
 from gateway.fleet import Fleet
 from gateway.idempotency import Idempotency
+from gateway.large_bodies import LargeBodies
 from gateway.limits import RateLimits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -35,6 +36,7 @@ class Gateway:
     database: Database
     tracing: Tracing
     watch: LoopWatch
+    large_bodies: LargeBodies
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

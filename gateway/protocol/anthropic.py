@@ -175,6 +175,8 @@ class CountTokensBody(Body):
         "required": ["type"],
     }
 
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"messages", "system"})
+
     model: str
     messages: Annotated[list[Turn], FailFast(), Field(min_length=1, max_length=MESSAGES_MAX)]
     system: Texts | None = None

@@ -163,6 +163,8 @@ class SamplingFields(Body):
 
 
 class ChatBody(SamplingFields):
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"messages"})
+
     messages: Messages
     max_completion_tokens: int | None = None
     tools: Tools = Field(default_factory=list)

@@ -24,13 +24,15 @@ NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "n
 class Body(BaseModel):
     """Base of every request body and its parts: frozen, strict, no field that nobody knows; null means absent.
 
-    `RULES` says in JSON Schema what the validators of the class demand of more than one field; `NO_CALLS` is the
-    `tool_choice` that lets a model without tool calling be sent tools.
+    `RULES` says in JSON Schema what the validators of the class demand of more than one field; `PROMPT` names fields
+    that nothing reads once the prompt has been made; `NO_CALLS` is the `tool_choice` that lets a model without tool
+    calling be sent tools.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
+    PROMPT: ClassVar[frozenset[str]] = frozenset()
     NO_CALLS: ClassVar[JSONSchema] = {"const": "none"}
 
     @classmethod
@@ -92,6 +94,15 @@ def parse_json(raw: bytes) -> JSONObject:
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object; got {show(value)}.", code="invalid_json")
     return {name: item for name, item in value.items() if item is not None}
+
+
+def named_model(values: JSONObject) -> str:
+    """The model that a body names. Raises InvalidParameter."""
+    name = values.get("model")
+    if not isinstance(name, str):
+        sent = show(name) if "model" in values else "none"
+        raise InvalidParameter(f"`model` must be the name of a model; got {sent}.", param="model")
+    return name
 
 
 @functools.lru_cache(maxsize=256)

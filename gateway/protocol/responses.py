@@ -94,6 +94,8 @@ class ResponseStreamOptions(Body):
 
 
 class ResponsesBody(Body):
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"input"})
+
     model: str
     input: Items
     instructions: str | None = None
@@ -174,6 +176,10 @@ class ResponsesBody(Body):
         """Whether the input ends with the beginning of the answer."""
         last = None if isinstance(self.input, str) else self.input[-1]
         return isinstance(last, MessageItem) and last.begun
+
+    def prompt(self) -> tuple[dict[str, Any], bool]:
+        """`conversation_fields` and `continues`."""
+        return self.conversation_fields(), self.continues
 
     def sampling(self, max_tokens: int) -> Sampling:
         return Sampling(

@@ -6,9 +6,8 @@ from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import anthropic_answers as answers
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.usage import usage_fields
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read_prompt
 
 TAG = "Anthropic"
 ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)
@@ -29,12 +28,10 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
 )
 async def messages(exchange: Exchange) -> None:
     """`POST /v1/messages`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(MessagesBody, values, served.model.profile.route("messages"))
+    served, body, fields = await read_prompt(exchange, MessagesBody, "messages", MessagesBody.conversation_fields)
     await exchange.admit(served)
     form = await messages_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, fields))
     sampling = body.sampling(fit_to_context(served, prompt, body.max_tokens))
     request_id = new_id("msg", "_")
     async with exchange.generate(request_id, served, prompt, sampling, stream=body.stream, user=body.user) as metered:
@@ -62,10 +59,8 @@ async def messages(exchange: Exchange) -> None:
 )
 async def count_tokens(exchange: Exchange) -> None:
     """`POST /v1/messages/count_tokens`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CountTokensBody, values, served.model.profile.route("messages"))
+    served, _, fields = await read_prompt(exchange, CountTokensBody, "messages", CountTokensBody.conversation_fields)
     await exchange.admit(served)
     form = await messages_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, fields))
     await exchange.respond({"input_tokens": prompt.tokens})

@@ -6,10 +6,9 @@ from gateway.fleet import Served
 from gateway.generations import Embedding, Part
 from gateway.jobs import check_fits
 from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
 from gateway.protocol.embeddings import embeddings as answer
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read
 
 NOTHING = Sampling(max_tokens=0)
 
@@ -28,9 +27,7 @@ NOTHING = Sampling(max_tokens=0)
 )
 async def embeddings(exchange: Exchange) -> None:
     """`POST .../embeddings`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values, "embed")
-    body = validate(EmbeddingsBody, values, {})
+    served, body = await read(exchange, EmbeddingsBody, "embeddings", task="embed")
     await exchange.admit(served)
     parts = [Part(await _prompt(served, one), NOTHING, Embedding(body.dimensions)) for one in body.input]
     async with exchange.run(exchange.job(new_id("emb"), served, parts, stream=False, user=body.user)) as metered:

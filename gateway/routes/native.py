@@ -8,10 +8,9 @@ from gateway.generations import Part
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.native import NativeBody
 from gateway.protocol.native_answer import NativeEvents, native_result, queued
-from gateway.routes.common import find_model, new_id
+from gateway.routes.common import new_id, read
 from gateway.state import Gateway
 
 TAG = "Native"
@@ -31,8 +30,7 @@ TAG = "Native"
 )
 async def infer(exchange: Exchange) -> None:
     """`POST /v1/inference/{model}`."""
-    served = find_model(exchange, exchange.path_params["model"])
-    body = validate(NativeBody, parse_json(exchange.body), served.model.profile.native)
+    served, body = await read(exchange, NativeBody, "native", model=exchange.path_params["model"])
     await exchange.admit(served)
     prompt = await served.renderer.text(body.input, body.constraint, "input")
     sampling = body.sampling(fit_to_context(served, prompt, body.max_new_tokens, "input"))

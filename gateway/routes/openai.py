@@ -7,10 +7,9 @@ from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.chat_answer import ChatChunks, chat_completion
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.completions_answer import CompletionChunks, completion
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read, read_prompt
 
 TAG = "Chat and completions"
 
@@ -29,11 +28,9 @@ TAG = "Chat and completions"
 )
 async def chat_completions(exchange: Exchange) -> None:
     """`POST .../chat/completions`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ChatBody, values, served.model.profile.openai)
+    served, body, conversation = await read_prompt(exchange, ChatBody, "openai", ChatBody.conversation)
     await exchange.admit(served)
-    prompt = await served.renderer.chat(body.conversation())
+    prompt = await served.renderer.chat(conversation)
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
     async with exchange.generate(
         new_id("chatcmpl"), served, prompt, sampling, stream=body.stream, user=body.user
@@ -57,9 +54,7 @@ async def chat_completions(exchange: Exchange) -> None:
 )
 async def completions(exchange: Exchange) -> None:
     """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(CompletionBody, values, served.model.profile.openai)
+    served, body = await read(exchange, CompletionBody, "openai")
     await exchange.admit(served)
     parts = [
         Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))

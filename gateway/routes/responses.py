@@ -5,10 +5,9 @@ from gateway.exchange import Exchange
 from gateway.jobs import fit_to_context
 from gateway.openapi.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol import response_answers as answers
-from gateway.protocol.checks import parse_json, validate
 from gateway.protocol.responses import ResponsesBody
 from gateway.protocol.responses_answer import ResponseEvents, response
-from gateway.routes.common import new_id, served_model
+from gateway.routes.common import new_id, read_prompt
 
 
 @documented(
@@ -26,12 +25,11 @@ from gateway.routes.common import new_id, served_model
 )
 async def responses(exchange: Exchange) -> None:
     """`POST .../responses`."""
-    values = parse_json(exchange.body)
-    served = served_model(exchange, values)
-    body = validate(ResponsesBody, values, served.model.profile.route("responses"))
+    served, body, (fields, continues) = await read_prompt(exchange, ResponsesBody, "responses", ResponsesBody.prompt)
     await exchange.admit(served)
     form = await responses_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields(), continue_final=body.continues))
+    conversation = await exchange.turn.run(form.conversation, fields, continue_final=continues)
+    prompt = await served.renderer.chat(conversation)
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
     async with exchange.generate(
         new_id("resp", "_"), served, prompt, sampling, stream=body.stream, user=body.user

@@ -1,0 +1,132 @@
+"""A body on its way to a valid request, in a process of its own: `gateway.large_bodies` starts it and asks it.
+
+The parser and the validator are C and Rust that hold Python's lock while they work, in whatever thread: only another
+process keeps them from holding everybody up. It knows no key and no setting, and it answers with plain data.
+"""
+
+import gc
+import os
+import pickle
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from gateway.errors import GatewayError, InvalidParameter
+from gateway.parameters import Parameter
+from gateway.protocol.checks import Body, JSONObject, named_model, parse_json, validate
+
+LENGTH = struct.Struct(">Q")
+NICENESS = 5  # behind the event loop and the engine, where they want the same processor
+TOKEN_IDS_IN = ("prompt", "input")
+
+Ranges = Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A body to be checked as one of `kind`.
+
+    `ranges` are those of each model's profile, by its name; `model` is the model where the body doesn't name it. `make`
+    is what the prompt is made with, given the valid body.
+    """
+
+    kind: type[Body]
+    raw: bytes
+    ranges: Mapping[str, Ranges]
+    values_max: int
+    model: str | None = None
+    make: Callable[[Any], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What it came to: `fields` of the valid body without those that `made` was made from, or why it is refused.
+
+    `model` is what it names. An `error` about something else than the model is told after the model was looked up, as
+    for a small body.
+    """
+
+    model: str | None = None
+    fields: Mapping[str, object] | None = None
+    fields_set: frozenset[str] = frozenset()
+    made: object = None
+    error: GatewayError | None = None
+
+
+def check(job: Check) -> Checked:
+    """Everything that a body goes through, but for what needs the gateway: its key, its fleet."""
+    model = job.model
+    try:
+        values = parse_json(job.raw)
+        model = model if model is not None else named_model(values)
+        ranges = job.ranges.get(model)
+        if ranges is None:
+            return Checked(model)  # the gateway says that there is none
+        bound_values(values, job.values_max)
+        body = validate(job.kind, values, ranges)
+        made = job.make(body) if job.make is not None else None
+    except GatewayError as error:
+        return Checked(model, error=error)
+    fields = {name: value for name, value in body.__dict__.items() if job.make is None or name not in job.kind.PROMPT}
+    return Checked(model, fields, frozenset(body.model_fields_set), made)
+
+
+def bound_values(values: JSONObject, values_max: int) -> None:
+    """Raises InvalidParameter where there are more. Token ids aren't counted: the context bounds them."""
+    pending: list[object] = [value for name, value in values.items() if name not in TOKEN_IDS_IN]
+    for name in TOKEN_IDS_IN:
+        given = values.get(name)
+        if not isinstance(given, list):
+            pending.append(given)
+        elif not _are_ids(given):
+            pending += [item for item in given if not _are_ids(item)]
+    count = len(pending)
+    while pending and count <= values_max:
+        value = pending.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            count += len(value)
+            pending.extend(value)
+    if count > values_max:
+        raise InvalidParameter(
+            f"The body holds more than the {values_max} values that are allowed (objects, lists, texts and numbers, at "
+            "whatever depth; token ids aren't counted). Send less."
+        )
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until there is no more to read: the gateway is gone."""
+    while len(head := requests.read(LENGTH.size)) == LENGTH.size:
+        job = pickle.loads(requests.read(*LENGTH.unpack(head)))  # noqa: S301 - from our own parent
+        answer = pickle.dumps(check(job), pickle.HIGHEST_PROTOCOL)
+        answers.write(LENGTH.pack(len(answer)))
+        answers.write(answer)
+        answers.flush()
+        del job, answer
+        gc.collect()
+
+
+def main(memory_bytes_max: int) -> None:
+    """The process, from its first to its last statement."""
+    import resource
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the end comes with the end of the input
+    os.nice(NICENESS)
+    gc.freeze()
+    gc.disable()  # while a body is being read it would look through a million objects again and again
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, hard))
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
