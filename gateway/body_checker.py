@@ -15,27 +15,26 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from gateway.errors import GatewayError, InvalidParameter
-from gateway.parameters import Parameter
+from gateway.parameters import Profile, Route
 from gateway.protocol.checks import Body, JSONObject, named_model, parse_json, validate
 
 LENGTH = struct.Struct(">Q")
 NICENESS = 5  # behind the event loop and the engine, where they want the same processor
 TOKEN_IDS_IN = ("prompt", "input")
 
-Ranges = Mapping[str, Parameter]
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """A body to be checked as one of `kind`.
 
-    `ranges` are those of each model's profile, by its name; `model` is the model where the body doesn't name it. `make`
-    is what the prompt is made with, given the valid body.
+    `profiles` are the models', by their names; `model` is the model where the body doesn't name it. `make` gives what
+    the prompt is made from, of the valid body.
     """
 
     kind: type[Body]
     raw: bytes
-    ranges: Mapping[str, Ranges]
+    route: Route
+    profiles: Mapping[str, Profile]
     values_max: int
     model: str | None = None
     make: Callable[[Any], object] | None = None
@@ -62,11 +61,11 @@ def check(job: Check) -> Checked:
     try:
         values = parse_json(job.raw)
         model = model if model is not None else named_model(values)
-        ranges = job.ranges.get(model)
-        if ranges is None:
+        profile = job.profiles.get(model)
+        if profile is None:
             return Checked(model)  # the gateway says that there is none
         bound_values(values, job.values_max)
-        body = validate(job.kind, values, ranges)
+        body = validate(job.kind, values, profile.route(job.route))
         made = job.make(body) if job.make is not None else None
     except GatewayError as error:
         return Checked(model, error=error)

@@ -197,6 +197,8 @@ def from_exception(error: Exception) -> GatewayError:
             return error
         case engines.UnsupportedFeature():
             return InvalidRequest(str(error), code="unsupported_parameter", param=error.param)
+        case engines.PromptTooLong():
+            return InvalidRequest(str(error), code="context_length_exceeded", param=error.param)
         case engines.PromptError():
             return InvalidRequest(str(error), param=error.param)
         case engines.EngineOverloaded():

@@ -3,7 +3,6 @@
 The ranges of the numbers are not here: they come from the model's parameter profile (`checks.with_ranges`).
 """
 
-import difflib
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, WithJsonSchema, model_validator
@@ -12,9 +11,12 @@ from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.protocol.checks import Body, conflict
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
 from gateway.protocol.schema import SENT, JSONSchema, implies, one_of_fields, one_or_more
+from gateway.suggestions import nearest
 
 STOP_CHARACTERS_MAX = 4096
 BIASES_MAX = 1024
+VARIABLES_MAX = 64
+VARIABLE_CHARACTERS_MAX = 256
 
 
 def _stop_list(value: object) -> object:
@@ -25,6 +27,23 @@ def _few(value: object) -> object:
     if isinstance(value, dict) and len(value) > BIASES_MAX:
         raise ValueError(f"it may name at most {BIASES_MAX} tokens.")
     return value
+
+
+def _few_variables(value: object) -> object:
+    if isinstance(value, dict):
+        if len(value) > VARIABLES_MAX:
+            raise ValueError(f"it may name at most {VARIABLES_MAX} variables; it names {len(value)}.")
+        if any(len(name) > VARIABLE_CHARACTERS_MAX for name in value):
+            raise ValueError(f"a variable's name may have at most {VARIABLE_CHARACTERS_MAX} characters.")
+    return value
+
+
+# vLLM looks each name up in signatures and templates, and keeps names that it has seen.
+TemplateVariables = Annotated[
+    dict[Annotated[str, Field(max_length=VARIABLE_CHARACTERS_MAX)], JsonValue],
+    Field(max_length=VARIABLES_MAX),
+    BeforeValidator(_few_variables),
+]
 
 
 TOKEN_ID = "^[0-9]{1,9}$"  # noqa: S105 - a pattern
@@ -174,7 +193,7 @@ class ChatBody(SamplingFields):
     logprobs: bool = False
     top_logprobs: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
-    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
@@ -196,8 +215,8 @@ class ChatBody(SamplingFields):
         if isinstance(self.tool_choice, NamedToolChoice):
             names = [tool.function.name for tool in self.tools]
             if self.tool_choice.function.name not in names:
-                near = difflib.get_close_matches(self.tool_choice.function.name[:256], names, n=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
+                near = nearest(self.tool_choice.function.name, names)
+                hint = f" Did you mean {near}?" if near is not None else ""
                 raise conflict("tool_choice", f"`tool_choice` names a function that isn't in `tools`.{hint}")
         return self
 

@@ -4,7 +4,6 @@ Pydantic does the checking; this file turns its findings into our sentences: whi
 allowed. Nothing is clamped, coerced or ignored.
 """
 
-import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -15,6 +14,7 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_js
 from gateway.errors import InvalidParameter, InvalidRequest, shorten, show
 from gateway.parameters import Parameter
 from gateway.protocol.schema import JSONSchema, describe_nulls
+from gateway.suggestions import nearest
 
 JSONObject = dict[str, object]
 Unsupported = tuple[str, str, object]  # the field, why not, and what was sent
@@ -175,8 +175,8 @@ def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Par
     match fault["type"]:
         case "extra_forbidden":
             known = body.model_fields if len(fault["loc"]) == 1 else ()
-            near = difflib.get_close_matches(str(fault["loc"][-1])[:80], known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " Remove it."
+            near = nearest(str(fault["loc"][-1]), known)
+            hint = f" Did you mean `{near}`?" if near is not None else " Remove it."
             message = f"There is no field `{shorten(path, 80)}`.{hint}"
         case "union_tag_invalid" | "union_tag_not_found":
             return _wrong_role(path, fault["input"])

@@ -55,8 +55,8 @@ async def _checked_apart(
     if values <= VALUES_INLINE:
         return None
     gateway = exchange.gateway
-    ranges = {one.name: one.profile.route(route) for one in gateway.catalog}
-    job = Check(kind, exchange.body, ranges, gateway.settings.body_values_max, model, make)
+    profiles = {one.name: one.profile for one in gateway.catalog}
+    job = Check(kind, exchange.body, route, profiles, gateway.settings.body_values_max, model, make)
     return await gateway.large_bodies.check(job)
 
 
