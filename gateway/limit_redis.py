@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from gateway.limit_scripts import COUNT, LEAVE, RENEW
 from gateway.limit_store import WINDOW_MS, Bound, Bounds, Kind, Level, Levels
+from gateway.patience import within
 
 CONNECTIONS_MAX = 64
 OWED_MAX = 10_000  # more are left to their leases
@@ -37,8 +38,10 @@ class RedisStore:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS_MAX,
-            timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
+            # No limits of its own: they would count the time in which our event loop was held up.
+            timeout=None,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),  # a retry would double the bounded latency
         )
         self._redis = Redis(connection_pool=pool)
@@ -133,8 +136,7 @@ class RedisStore:
 
     async def _bounded(self, call: Any) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await call
+            return await within(self._timeout_seconds, call)
         except (RedisError, OSError, TimeoutError) as error:
             raise RedisAway(f"{type(error).__name__}: {error}"[:200]) from error
 
