@@ -10,6 +10,7 @@ from starlette.types import Message, Receive
 from gateway.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedMediaType
 from gateway.settings import Settings
 
+THREAD_BYTES = 4096  # a body of fewer bytes is plain again before a thread could begin
 JSON_TYPES = ("application/json", "text/json")
 
 
@@ -34,6 +35,8 @@ async def read_body(headers: Headers, receive: Receive, settings: Settings) -> b
     if encoding == "identity":
         return body
     if encoding in ("gzip", "x-gzip"):
+        if len(body) > THREAD_BYTES:
+            return await asyncio.to_thread(_gunzip, body, bytes_max)
         return _gunzip(body, bytes_max)
     raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
 

@@ -36,6 +36,7 @@ from pricing.money import Picodollars, format_usd
 
 NOTHING = format_usd(Picodollars(0))
 TRACE_HEADERS = ("traceparent", "tracestate")
+THREAD_BYTES = 2**20  # hashing more takes milliseconds, and lets others go on from a thread
 GOODBYE_SECONDS = 1.0  # for a client to take the event that ends its stream early
 EVENT_STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -137,9 +138,11 @@ class Exchange:
         if self.attempt is not None:
             await self.attempt.claim(job.request_id)
 
-    async def respond(self, payload: Mapping[str, object], status: int = 200) -> None:
-        """Answer with a JSON document."""
-        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    async def respond(self, payload: Mapping[str, object] | bytes, status: int = 200) -> None:
+        """Answer with a JSON document, or with its bytes."""
+        body = payload
+        if not isinstance(body, bytes):
+            body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         await self._start(status, {"content-type": "application/json", "content-length": str(len(body))})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -262,7 +265,10 @@ class Generating:
         async def record(attempt: Attempt) -> None:
             await self._handle(replace(exchange, send=attempt.recording.send, write=None, attempt=attempt))
 
-        digest = digest_of(path, exchange.body)
+        if len(exchange.body) > THREAD_BYTES:
+            digest = await asyncio.to_thread(digest_of, path, exchange.body)
+        else:
+            digest = digest_of(path, exchange.body)
         await exchange.gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
 
     async def _handle(self, exchange: Exchange) -> None:
