@@ -125,9 +125,9 @@ class VLLMRenderer:
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
+        if len(ids) > self._core.model_config.max_model_len:
+            return Prompt(len(ids), Rendered(tokens_input([]), []))  # the gateway refuses it by its length
         token_ids = list(ids)
-        if len(token_ids) > self._core.model_config.max_model_len:
-            return Prompt(len(token_ids), Rendered(tokens_input([]), []))  # the gateway refuses it by its length
         size = max(self._core.model_config.get_vocab_size(), self._tokenizer.max_token_id + 1)
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
             wrong = next(token for token in token_ids if not 0 <= token < size)

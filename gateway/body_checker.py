@@ -102,11 +102,16 @@ def _are_ids(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until there is no more to read: the gateway is gone."""
+def serve(requests: BinaryIO, answers: BinaryIO, cpu_seconds_max: float) -> None:
+    """Answer until there is no more to read: the gateway is gone. The system ends what takes longer."""
     while len(head := requests.read(LENGTH.size)) == LENGTH.size:
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds_max)
         job = pickle.loads(requests.read(*LENGTH.unpack(head)))  # noqa: S301 - from our own parent
-        answer = pickle.dumps(check(job), pickle.HIGHEST_PROTOCOL)
+        try:
+            answer = pickle.dumps(check(job), pickle.HIGHEST_PROTOCOL)
+        except MemoryError:
+            return  # the end of the answers tells it
+        signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(LENGTH.pack(len(answer)))
         answers.write(answer)
         answers.flush()
@@ -114,7 +119,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         gc.collect()
 
 
-def main(memory_bytes_max: int) -> None:
+def main(cpu_seconds_max: float, memory_bytes_max: int) -> None:
     """The process, from its first to its last statement."""
     import resource
 
@@ -122,10 +127,7 @@ def main(memory_bytes_max: int) -> None:
     os.nice(NICENESS)
     gc.freeze()
     gc.disable()  # while a body is being read it would look through a million objects again and again
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, hard))
-    serve(sys.stdin.buffer, sys.stdout.buffer)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve(sys.stdin.buffer, sys.stdout.buffer, cpu_seconds_max)

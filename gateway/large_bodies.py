@@ -12,6 +12,7 @@ The line lets one large request of each key in at a time, and a few of all keys:
 import asyncio
 import logging
 import pickle
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
@@ -30,6 +31,7 @@ VALUES_FEW = 1024  # converting what they make takes up to 20 µs each
 AT_ONCE = 2  # one is checked while the prompt of another is made
 READ_BYTES = 2**20
 CLOSE_SECONDS = 2.0
+STUCK = 10  # times the CPU time that it may take: then it is stuck, or the machine is
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,6 +85,7 @@ class LargeBodies:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._of_keys: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._checker = Checker(seconds_max, memory_bytes_max)
+        self.checks = 0  # bodies that went to the process
 
     def turn(self, key_id: int) -> Turn:
         return Turn(self, key_id)
@@ -120,6 +123,7 @@ class LargeBodies:
 
     async def check(self, job: Check) -> Checked:
         """Raises GatewayError where the process fails on it."""
+        self.checks += 1
         return await self._checker.check(job)
 
     async def warm_up(self) -> None:
@@ -143,7 +147,7 @@ class Checker:
         # Not cancelled with the request: the process would have to be replaced for each client that goes away.
         task = asyncio.create_task(self._ask(pickle.dumps(job, pickle.HIGHEST_PROTOCOL)))
         self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        task.add_done_callback(self._asked)
         answer = await asyncio.shield(task)
         checked: Checked = await asyncio.to_thread(pickle.loads, answer)
         return checked
@@ -159,42 +163,50 @@ class Checker:
             if self._process is not None:
                 await self._end(self._process)
 
+    def _asked(self, task: "asyncio.Task[bytes]") -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a body whose client is gone nobody else asks
+
     async def _ask(self, question: bytes) -> bytes:
         async with self._alone:
             process = await self._running()
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                async with asyncio.timeout(self._seconds_max):
+                async with asyncio.timeout(STUCK * self._seconds_max):
                     process.stdin.write(LENGTH.pack(len(question)))
                     process.stdin.write(question)
                     await process.stdin.drain()
                     head = await process.stdout.readexactly(LENGTH.size)
                     return await process.stdout.readexactly(*LENGTH.unpack(head))
-            except TimeoutError:
-                await self._end(process)
-                raise BodyTooLarge(f"The body takes more than {self._seconds_max:g} s to check. Send less.") from None
-            except (OSError, asyncio.IncompleteReadError):
-                await self._end(process)
-                raise BodyTooLarge(
-                    f"The body takes more than {self._memory_bytes_max} bytes of memory to check. Send less."
-                ) from None
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                ended = await self._end(process)
+                if ended == -signal.SIGPROF or isinstance(error, TimeoutError):
+                    what = f"{self._seconds_max:g} s of CPU time"
+                else:
+                    what = f"{self._memory_bytes_max} bytes of memory"
+                raise BodyTooLarge(f"The body takes more than {what} to check. Send less.") from None
             except BaseException:
                 await self._end(process)
                 raise
 
     async def _running(self) -> Process:
         if self._process is None or self._process.returncode is not None:
-            code = f"from gateway.body_checker import main; main({self._memory_bytes_max})"
+            code = f"from gateway.body_checker import main; main({self._seconds_max}, {self._memory_bytes_max})"
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", code, stdin=PIPE, stdout=PIPE, limit=READ_BYTES
             )
         return self._process
 
-    async def _end(self, process: Process) -> None:
+    async def _end(self, process: Process) -> int:
+        """How it ended: by the end of its input, by itself, or by force."""
         self._process = None
-        if process.returncode is None:
-            process.kill()
         if process.stdin is not None:
             process.stdin.close()
-        await process.wait()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                return await process.wait()
+        except TimeoutError:
+            process.kill()
+            return await process.wait()

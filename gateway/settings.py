@@ -111,10 +111,10 @@ class Settings(BaseModel):
         "aren't counted.",
     )
     body_check_seconds_max: float = Field(
-        10.0, gt=0, description="How long a large body may take to be parsed and checked, in a process of its own."
+        10.0, gt=0, description="CPU time that a large body may take to be parsed and checked, in a process of its own."
     )
     body_check_memory_bytes_max: int = Field(
-        2**30, ge=2**28, description="Most address space of the process that parses and checks large bodies."
+        2**30, ge=2**27, description="Most address space of the process that parses and checks large bodies."
     )
     large_requests_max: int = Field(
         64, ge=1, description="Large requests that may wait to be read and turned into prompts; more get a 503."
