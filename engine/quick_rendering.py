@@ -138,7 +138,7 @@ def _encoder(tokenizer: Any, context: int) -> Encode | None:
 
     def encode(text: str, special: bool, /) -> list[int]:
         if len(text) > TOKEN_CHARACTERS * context:
-            _refuse_if_too_long(text, context, lambda piece: len(encoding(piece, False)))
+            refuse_if_too_long(text, context, lambda piece: len(encoding(piece, False)))
         found = encoding(text, special)
         return [0] * len(found) if len(found) > context else list[int](found.ids)
 
@@ -148,7 +148,7 @@ def _encoder(tokenizer: Any, context: int) -> Encode | None:
     return encode
 
 
-def _refuse_if_too_long(text: str, context: int, count: Callable[[str], int]) -> None:
+def refuse_if_too_long(text: str, context: int, count: Callable[[str], int]) -> None:
     tokens = 0
     for start in range(0, len(text), PIECE_CHARACTERS):
         tokens += count(text[start : start + PIECE_CHARACTERS])
