@@ -31,6 +31,9 @@ _FIELDS = {
 # away from whatever else runs there.
 CPU_KV_CACHE_BYTES = 1 << 30
 
+# Threads that make prompts: one for the longest (`engine.quick_rendering`), one for those that shall not wait for them.
+RENDERERS = 2
+
 # vLLM's name for online FP8 with one scale per tensor; plain "fp8" is deprecated for it in 0.32.
 _ONLINE_FP8 = "fp8_per_tensor"
 _DTYPES = {"fp8": "auto", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
@@ -52,6 +55,8 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
             options.setdefault("kv_cache_memory_bytes", CPU_KV_CACHE_BYTES)
     if "speculative_config" not in options and options.get("runner") != "pooling":  # vLLM takes none with these
         options["logits_processors"] = [*_list(options.get("logits_processors")), HIGH_TEMPERATURE]
+    if options.get("runner") != "pooling":  # there vLLM may share a cache between them that isn't made for it
+        options.setdefault("renderer_num_workers", RENDERERS)
     if log_config_path is not None:
         options.setdefault("log_config_file", log_config_path)
     _check_devices(options)

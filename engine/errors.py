@@ -3,6 +3,7 @@
 EngineError
 ├── EngineStartError        the engine can't be started; the sentence says what to do
 ├── PromptError             this prompt can't be rendered; the client can mend it
+│   ├── PromptTooLong       it is far longer than the context; its exact length isn't known
 │   └── UnsupportedFeature  the model or its card lacks what the request needs
 ├── NotInstalled            this needs a package that isn't there
 ├── EngineOverloaded        queues are full; try again later
@@ -25,6 +26,16 @@ class PromptError(EngineError):
     def __init__(self, message: str, param: str = "messages") -> None:
         super().__init__(message)
         self.param = param
+
+
+class PromptTooLong(PromptError):
+    """So much longer than the context that its tokens weren't all counted."""
+
+    def __init__(self, context_length: int) -> None:
+        super().__init__(
+            f"The prompt is much longer than the context, which holds {context_length} tokens, prompt and answer "
+            "together. Shorten the prompt."
+        )
 
 
 class UnsupportedFeature(PromptError):

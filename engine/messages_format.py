@@ -7,15 +7,17 @@ chat route, and the price of not writing the conversion again.
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import partial_json_parser
 from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 
 from engine.base import Conversation, Delta, JSONValue, ResponseFormat
 from engine.failures import BARE, translate
+
+TURNS_AT_ONCE = 250  # validating them takes 5 ms
 
 Usage = Callable[[], Mapping[str, object]]
 
@@ -29,19 +31,18 @@ class MessagesFormat:
         An assistant's message at the end is the beginning of the answer, as in Anthropic's API. Raises PromptError.
         """
         try:
-            fields = AnthropicCountTokensRequest.model_validate(dict(request))
-            chat = AnthropicServingMessages.to_chat_completion_request(fields)
+            fields, chat, messages, last_role = _converted(request)
         except BARE as error:
             raise translate(error) from error
         choice = chat.tool_choice or "none"
         return Conversation(
-            messages=chat.messages,
+            messages=messages,
             tools=[tool.model_dump(exclude_none=True) for tool in chat.tools or ()],
             tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
             parallel_tool_calls=chat.parallel_tool_calls is not False,
             response_format=_constraint(fields),
             reasoning_effort=chat.reasoning_effort,
-            continue_final=bool(fields.messages) and fields.messages[-1].role == "assistant",
+            continue_final=last_role == "assistant",
         )
 
     async def document(
@@ -100,6 +101,26 @@ class MessagesFormat:
             yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event.encode()
         if failures:
             raise failures[0]
+
+
+def _converted(
+    request: Mapping[str, JSONValue],
+) -> tuple[AnthropicCountTokensRequest, ChatCompletionRequest, list[Mapping[str, JSONValue]], str]:
+    """vLLM's conversion, some turns at a time: its validation of thousands would hold up all threads.
+
+    Also the role of the last turn.
+    """
+    turns = request["messages"]
+    assert isinstance(turns, Sequence)
+    fields = AnthropicCountTokensRequest.model_validate({**request, "messages": turns[:TURNS_AT_ONCE]})
+    chat = AnthropicServingMessages.to_chat_completion_request(fields)
+    messages, last = list(chat.messages), fields.messages[-1:]
+    for start in range(TURNS_AT_ONCE, len(turns), TURNS_AT_ONCE):
+        rest = {"model": request["model"], "messages": turns[start : start + TURNS_AT_ONCE]}
+        more = AnthropicCountTokensRequest.model_validate(rest)
+        messages += AnthropicServingMessages.to_chat_completion_request(more).messages
+        last = more.messages[-1:]
+    return fields, chat, messages, last[0].role if last else ""
 
 
 def _constraint(request: AnthropicCountTokensRequest) -> ResponseFormat | None:

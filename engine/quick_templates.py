@@ -23,17 +23,16 @@ _ASKS_FOR_MORE = ("tools", "documents", "continue_final_message", "tokenize")
 _OURS = frozenset({*_ASKS_FOR_MORE, "add_generation_prompt"})
 # What transformers' `apply_chat_template` keeps for itself, and may refuse.
 _THEIRS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - _OURS
-_PLANS_MAX = 64  # their key holds names from requests' `chat_template_kwargs`
+_PLANS_MAX = 64  # one for each template of a card; no name of a client's is in their key
 
 
 @dataclass(slots=True)
 class _Plan:
-    """How to render with one template and one set of variables. `parts`: it wants contents as lists of parts; `proven`:
-    vLLM gave the same text once."""
+    """How to render with one template. `parts`: it wants contents as lists of parts; `proven`: vLLM gave the same text
+    once."""
 
     template: str
     parts: bool
-    variables: frozenset[str]
     proven: bool | None = None
 
 
@@ -52,7 +51,9 @@ class PlainTemplates:
         given = params.chat_template_kwargs
         if not messages or not all(map(_is_plain, messages)) or any(map(given.get, _ASKS_FOR_MORE)):
             return self._theirs(messages, params)
-        plan = self._plan(params.chat_template, params.chat_template_content_format, tuple(given))
+        if not _THEIRS.isdisjoint(given):
+            return self._theirs(messages, params)
+        plan = self._plan(params.chat_template, params.chat_template_content_format)
         if plan is None or plan.proven is False:
             return self._theirs(messages, params)
         try:
@@ -66,7 +67,8 @@ class PlainTemplates:
         return messages, {"prompt": text}
 
     def _render(self, plan: _Plan, messages: list[Message], given: dict[str, Any]) -> str:
-        variables = {name: given[name] for name in plan.variables}
+        # vLLM passes on those that the template reads; it doesn't see the others.
+        variables = {name: value for name, value in given.items() if name not in _OURS}
         rendered, _ = render_jinja_template(
             [[_in_parts(message) for message in messages] if plan.parts else messages],
             chat_template=plan.template,
@@ -75,9 +77,7 @@ class PlainTemplates:
         )
         return str(rendered[0])
 
-    def _plan_for(self, chat_template: str | None, content_format: str, given: tuple[str, ...]) -> _Plan | None:
-        if not _THEIRS.isdisjoint(given):
-            return None
+    def _plan_for(self, chat_template: str | None, content_format: str) -> _Plan | None:
         template = hf.resolve_chat_template(
             self._tokenizer, chat_template=chat_template, tools=None, model_config=self._config
         )
@@ -86,9 +86,7 @@ class PlainTemplates:
         content = hf.resolve_chat_template_content_format(
             chat_template, None, content_format, self._tokenizer, model_config=self._config
         )
-        names = dict.fromkeys(name for name in given if name != "tokenize")
-        accepted = hf.resolve_chat_template_kwargs(self._tokenizer, template, names)
-        return _Plan(template, content == "openai", frozenset(accepted) - _OURS)
+        return _Plan(template, content == "openai")
 
 
 def _is_plain(message: Message) -> bool:

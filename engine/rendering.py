@@ -21,7 +21,7 @@ from vllm.tool_parsers import ToolParserManager
 
 from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.core import Core
-from engine.errors import EngineStartError, PromptError, UnsupportedFeature
+from engine.errors import EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, translate
 from engine.parsing import ChatContext
 from engine.quick_rendering import take_turns
@@ -114,6 +114,9 @@ class VLLMRenderer:
         await take_turns()
         try:
             (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
+        except PromptTooLong as error:
+            error.param = param
+            raise
         except BARE as error:
             raise translate(error, param=param) from error
         await take_turns()
@@ -122,10 +125,12 @@ class VLLMRenderer:
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
+        if len(ids) > self._core.model_config.max_model_len:
+            return Prompt(len(ids), Rendered(tokens_input([]), []))  # the gateway refuses it by its length
         token_ids = list(ids)
         size = max(self._core.model_config.get_vocab_size(), self._tokenizer.max_token_id + 1)
-        wrong = next((token for token in token_ids if not 0 <= token < size), None)
-        if wrong is not None:
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
+            wrong = next(token for token in token_ids if not 0 <= token < size)
             raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {size} tokens.", param)
         return Prompt(len(token_ids), Rendered(tokens_input(token_ids), token_ids))
 

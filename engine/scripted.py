@@ -40,6 +40,7 @@ from engine.errors import (
 from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
+IDS_MAX = 1 << 17  # of a prompt, kept as text
 
 _DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
@@ -64,10 +65,10 @@ class ScriptedRenderer:
         return Prompt(len(_WORD.findall(text)), text)
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
-        wrong = next((token for token in ids if not 0 <= token < VOCABULARY), None)
-        if wrong is not None:
+        if 0 < len(ids) <= IDS_MAX and not 0 <= min(ids) <= max(ids) < VOCABULARY:
+            wrong = next(token for token in ids if not 0 <= token < VOCABULARY)
             raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {VOCABULARY} tokens.", param)
-        return Prompt(len(ids), " ".join(map(str, ids)))
+        return Prompt(len(ids), " ".join(map(str, ids[:IDS_MAX])))
 
     def prompt_text(self, prompt: Prompt) -> str:
         return str(prompt.handle)

@@ -9,6 +9,7 @@ from gateway.budget_watch import BudgetWatch
 from gateway.fleet import Fleet
 from gateway.gauges import register_gauges
 from gateway.idempotency import Idempotency
+from gateway.large_bodies import LargeBodies
 from gateway.ledger_database import ledger_database
 from gateway.limit_shared import open_limits
 from gateway.metrics import Metrics
@@ -17,6 +18,7 @@ from gateway.public_http import Resolve, system_resolve
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.tracing import open_tracing
+from gateway.watchdog import LoopWatch
 from gateway.webhook_calls import WebhookSettings
 from gateway.webhooks import Webhooks
 from pricing.database import Database
@@ -39,6 +41,8 @@ async def open_gateway(
     release = version("farebox")
     metrics = Metrics(release, together=settings.workers > 1)
     async with AsyncExitStack() as stack:
+        watch = LoopWatch.open(metrics.loop_delay.observe, log_seconds=settings.loop_delay_log_seconds)
+        stack.push_async_callback(watch.close)
         database = await stack.enter_async_context(ledger_database(settings))
         first_keys = await ensure_keys(database, settings)
         lease_ms = int(settings.lease_seconds * 1000)
@@ -68,6 +72,12 @@ async def open_gateway(
         stack.push_async_callback(budgets.close)
         tracing = open_tracing(settings, release)
         stack.push_async_callback(tracing.close)
+        large_bodies = LargeBodies(
+            waiting_max=settings.large_requests_max,
+            seconds_max=settings.body_check_seconds_max,
+            memory_bytes_max=settings.body_check_memory_bytes_max,
+        )
+        stack.push_async_callback(large_bodies.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
@@ -81,6 +91,8 @@ async def open_gateway(
             idempotency=idempotency,
             database=database,
             tracing=tracing,
+            watch=watch,
+            large_bodies=large_bodies,
         )
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 from gateway.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedMediaType
 from gateway.settings import Settings
 
+THREAD_BYTES = 4096  # a body of fewer bytes is plain again before a thread could begin
 JSON_TYPES = ("application/json", "text/json")
 GZIP_MEMBERS_MAX = 1000
 GZIP_PIECE_BYTES = 16 * 2**10
@@ -35,7 +36,10 @@ async def read_body(headers: Headers, receive: Receive, settings: Settings) -> b
         raise RequestTimeout(f"The body took longer than the {seconds_max:g} seconds that are allowed.") from None
     encoding = ",".join(headers.getlist("content-encoding")).strip().lower() or "identity"
     if encoding in ("gzip", "x-gzip"):
-        body = _gunzip(body, bytes_max)
+        if len(body) > THREAD_BYTES:
+            body = await asyncio.to_thread(_gunzip, body, bytes_max)
+        else:
+            body = _gunzip(body, bytes_max)
     elif encoding != "identity":
         raise UnsupportedMediaType(f'The body may be plain or gzip; got content-encoding "{encoding[:40]}".')
     return body.removeprefix(codecs.BOM_UTF8)  # RFC 8259 section 8.1: it may be there, and means nothing

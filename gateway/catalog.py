@@ -18,6 +18,7 @@ from engine.demo import MODEL_DIR
 from gateway.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.protocol.checks import first_fault
 from gateway.settings import Precision, Settings
+from gateway.suggestions import nearest
 from pricing.price import Price
 
 Task = Literal["generate", "embed"]
@@ -103,8 +104,7 @@ class Catalog:
         return specs
 
     def nearest(self, name: str) -> str | None:
-        near = difflib.get_close_matches(name[:200], self._models, n=1)  # a client's word of any length
-        return near[0] if near else None
+        return nearest(name, self._models)
 
 
 def load_catalog(settings: Settings) -> Catalog:

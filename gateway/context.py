@@ -1,5 +1,6 @@
 """What is known of a request while it runs: its id, when it came, how it ends. One log line and one count each."""
 
+import asyncio
 import logging
 import re
 import secrets
@@ -70,6 +71,8 @@ class ContextMiddleware:
             return
         context = self._context(scope)
         scope["farebox.context"] = context
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(f"{scope['method']} {context.route}")  # for `gateway.watchdog`
 
         async def start_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

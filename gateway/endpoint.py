@@ -16,18 +16,23 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from gateway.bodies import read_body
+from gateway.body_checker import Check
 from gateway.catalog import Catalog, Task
 from gateway.connections import CLIENT, Client
 from gateway.context import RequestContext
-from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, ModelNotAllowed, ShuttingDown, show
+from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.idempotency import Attempt, digest_of, idempotency_key
+from gateway.large_bodies import VALUES_INLINE
 from gateway.openapi.operation import Operation, operation_of
-from gateway.protocol.checks import Body, JSONObject, check, parse_json
+from gateway.protocol.body import RequestBody
+from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.fields import ignored_header
 from gateway.state import Gateway
 from pricing.keys import Key
+
+THREAD_BYTES = 2**20  # hashing more takes milliseconds, and lets others go on from a thread
 
 # With the body that its `documented` operation names.
 Handler = Callable[[Exchange, Served, Any], Awaitable[None]]
@@ -39,7 +44,7 @@ class Generating:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         operation = operation_of(handler)
-        if operation is None or operation.body is None or operation.body.ROUTE is None:
+        if operation is None or operation.body is None or not issubclass(operation.body, RequestBody):
             raise TypeError("a handler that generates must be documented with the body of its route")
         self._operation, self._body = operation, operation.body
 
@@ -66,6 +71,7 @@ class Generating:
             path_params=scope.get("path_params", {}),
             headers=headers,
             send=send,
+            turn=gateway.large_bodies.turn(key.id),
             admission=gateway.limits.admission(key, context.limit_headers),
             write=client.write if client is not None else None,
         )
@@ -93,12 +99,15 @@ class Generating:
             recorded = replace(exchange, send=attempt.recording.send, write=None, attempt=attempt)
             await self._handle(gateway, recorded)
 
-        digest = digest_of(path, exchange.body)
+        if len(exchange.body) > THREAD_BYTES:
+            digest = await asyncio.to_thread(digest_of, path, exchange.body)
+        else:
+            digest = digest_of(path, exchange.body)
         await gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
 
     async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
         try:
-            served, body = self._checked(gateway, exchange)
+            served, body = await self._checked(gateway, exchange)
             await exchange.admission.enter(served.model.name)
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
@@ -107,30 +116,49 @@ class Generating:
                 raise
             await exchange.end_with(error)
         finally:
+            exchange.turn.done()
             exchange.admission.release()
 
-    def _checked(self, gateway: Gateway, exchange: Exchange) -> tuple[Served, Body]:
+    async def _checked(self, gateway: Gateway, exchange: Exchange) -> tuple[Served, RequestBody]:
+        """The model and the valid body; what was ignored in it is named in a header of the answer and on the log line.
+
+        A body of many values is read in another process, since it would hold up the event loop.
+        """
         named = exchange.path_params.get("model")
-        values = parse_json(exchange.body) if named is None else {}
-        name = _model_name(values) if named is None else named
-        served = gateway.fleet.find(name)
-        exchange.context.model = served.model.name
-        _require_allowed(exchange.key, served, self._operation, gateway.catalog)
-        if named is not None:
+        served = self._served(gateway, exchange, named) if named is not None else None
+        if await exchange.turn.begin(exchange.body) > VALUES_INLINE:
+            served, body, ignored = await self._checked_apart(gateway, exchange, named)
+        else:
             values = parse_json(exchange.body)
-        body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
+            served = served or self._served(gateway, exchange, named_model(values))
+            body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
         if ignored:
             exchange.context.headers.append(ignored_header(ignored))
             exchange.context.fields["ignored"] = list(ignored)
         return served, body
 
+    async def _checked_apart(
+        self, gateway: Gateway, exchange: Exchange, named: str | None
+    ) -> tuple[Served, RequestBody, tuple[str, ...]]:
+        settings = gateway.settings
+        profiles = {model.name: model.profile for model in gateway.catalog}
+        job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
+        found = await gateway.large_bodies.check(job)
+        if found.model is None:
+            raise found.error or InvalidRequest("The body couldn't be read.")
+        served = self._served(gateway, exchange, found.model)
+        if found.error is not None:
+            raise found.error
+        narrowed = with_ranges(self._body, served.model.profile)
+        body = narrowed.model_construct(set(found.fields_set), **found.fields or {})
+        body._made = found.made
+        return served, body, found.ignored
 
-def _model_name(values: JSONObject) -> str:
-    name = values.get("model")
-    if not isinstance(name, str):
-        sent = show(name) if "model" in values else "none"
-        raise InvalidParameter(f"`model` must be the name of a model; got {sent}.", param="model")
-    return name
+    def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
+        served = gateway.fleet.find(name)
+        exchange.context.model = served.model.name
+        _require_allowed(exchange.key, served, self._operation, gateway.catalog)
+        return served
 
 
 def _require_allowed(key: Key, served: Served, operation: Operation, catalog: Catalog) -> None:

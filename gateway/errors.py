@@ -21,7 +21,8 @@
     ├── NotSupported            501  not_supported
     ├── HTTPVersionNotSupported 505  http_version_not_supported
     ├── Unavailable             503  engine_overloaded, engine_starting, engine_dead, ledger_unavailable,
-    │   │                            limits_unavailable, interrupted
+    │   │                            limits_unavailable, interrupted,
+    │   │                            too_many_large_requests
     │   └── ShuttingDown             shutting_down
     └── TookTooLong             504  deadline_exceeded
 
@@ -223,6 +224,8 @@ def from_exception(error: Exception) -> GatewayError:
             return error
         case engines.UnsupportedFeature():
             return InvalidRequest(str(error), code="unsupported_parameter", param=error.param)
+        case engines.PromptTooLong():
+            return InvalidRequest(str(error), code="context_length_exceeded", param=error.param)
         case engines.PromptError():
             return InvalidRequest(str(error), param=error.param)
         case engines.EngineOverloaded():

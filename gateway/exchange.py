@@ -23,6 +23,7 @@ from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.idempotency import Attempt
 from gateway.jobs import Job
+from gateway.large_bodies import Turn
 from gateway.limits import Admission
 from gateway.metered import Metered
 from gateway.pipeline import Pipeline
@@ -69,12 +70,14 @@ class Exchange:
     headers: Headers
     send: Send
     admission: Admission
+    turn: Turn
     write: Callable[[bytes], bool] | None
     attempt: Attempt | None = None  # with an Idempotency-Key
     streaming: bool = False
 
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`; the log line gets its receipt."""
+        self.turn.done()
         self.context.fields["id"] = request_id
         self.context.trace.end("render")
         return Job(
@@ -96,9 +99,11 @@ class Exchange:
     def _settled(self, receipt: Receipt) -> None:
         self.context.fields |= receipt.fields()
 
-    async def respond(self, payload: Mapping[str, object], status: int = 200) -> None:
-        """Answer with a JSON document."""
-        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    async def respond(self, payload: Mapping[str, object] | bytes, status: int = 200) -> None:
+        """Answer with a JSON document, or with its bytes."""
+        body = payload
+        if not isinstance(body, bytes):
+            body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         await self._start(status, {"content-type": "application/json", "content-length": str(len(body))})
         await self._end(body)
 

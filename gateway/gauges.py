@@ -19,6 +19,7 @@ OTHER_CODES = (
     "engine_dead",
     "ledger_unavailable",
     "shutting_down",
+    "too_many_large_requests",
 )
 
 
@@ -41,6 +42,12 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states, "max")
     metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
     metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
+    metrics.gauge(
+        "farebox_large_requests_waiting",
+        "Large requests that are read and made into prompts, or wait for it.",
+        [],
+        lambda: {(): gateway.large_bodies.waiting},
+    )
     metrics.gauge("farebox_tasks", "Tasks of the event loop.", [], lambda: {(): len(asyncio.all_tasks())})
     metrics.gauge(
         "farebox_accounts_by_spent",

@@ -172,12 +172,12 @@ class LimitsRedis:
 
     def _options(self) -> dict[str, Any]:
         own = {name: value for name, value in self._address.options.items() if not name.startswith(OF_SENTINELS)}
-        return {"socket_connect_timeout": self._timeout_seconds, "retry": Retry(NoBackoff(), 0)} | own
+        # No limits of time of its own: they would count the time in which our event loop was held up.
+        alone = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}
+        return alone | own
 
     def _server(self) -> Redis:
-        return Redis.from_pool(
-            BlockingConnectionPool(max_connections=CONNECTIONS_MAX, timeout=self._timeout_seconds, **self._options())
-        )
+        return Redis.from_pool(BlockingConnectionPool(max_connections=CONNECTIONS_MAX, timeout=None, **self._options()))
 
     def _cluster_client(self) -> RedisCluster:
         options = self._options()

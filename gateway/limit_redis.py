@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from gateway.limit_clients import LimitsRedis, RedisUnsuitableError
 from gateway.limit_scripts import COUNT, LEAVE, RENEW
 from gateway.limit_store import WINDOW_MS, Bound, Bounds, Kind, Level, Levels
+from gateway.patience import within
 
 OWED_MAX = 10_000  # more are left to their leases
 REFUSED: tuple[Kind | None, ...] = (None, "requests", "tokens", "concurrent")
@@ -123,8 +124,7 @@ class RedisStore:
 
     async def _bounded(self, call: Any) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await call
+            return await within(self._timeout_seconds, call)
         except (RedisError, OSError, TimeoutError) as error:
             raise _away(error) from error
 

@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.receipt import Receipt
+from gateway.watchdog import delay_histogram
 from pricing.money import usd_number
 from pricing.reservation import Outcome
 
@@ -92,6 +93,7 @@ class Metrics:
             buckets=COMMIT_BUCKETS,
             registry=registry,
         )
+        self.loop_delay = delay_histogram(registry)
         self.disconnects = Counter(
             "farebox_disconnects",
             "Requests whose client went away before the end.",

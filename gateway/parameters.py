@@ -98,7 +98,7 @@ class Parameter(BaseModel):
         return items, FieldInfo(default_factory=list, description=self.description, json_schema_extra=extra)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Profile:
     """The parameters of a model by section: those of the OpenAI routes and those of the native one.
 
@@ -108,6 +108,9 @@ class Profile:
     name: str
     sections: Mapping[Section, Mapping[str, Parameter]]
     left_out: Mapping[Section, frozenset[str]]
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def route(self, route: Route) -> dict[str, Parameter]:
         """The parameters of one route, by the names that it gives them."""

@@ -103,7 +103,7 @@ async def serve_gateway(gateway: Gateway, server: Server, listener: socket.socke
 
     Raises EngineStartError and whatever else loading ended with.
     """
-    loading = asyncio.create_task(_load(gateway.fleet, server, ready))
+    loading = asyncio.create_task(_load(gateway, server, ready))
     await server.serve(sockets=[listener])
     loading.cancel()
     failed = (await asyncio.gather(loading, return_exceptions=True))[0]
@@ -112,9 +112,10 @@ async def serve_gateway(gateway: Gateway, server: Server, listener: socket.socke
         raise failed
 
 
-async def _load(fleet: Fleet, server: Server, ready: Callable[[], None]) -> None:
+async def _load(gateway: Gateway, server: Server, ready: Callable[[], None]) -> None:
     try:
-        await fleet.start()
+        await gateway.large_bodies.warm_up()
+        await gateway.fleet.start()
         # What was loaded stays: without this the garbage collector walks a million objects of vLLM's and torch's again
         # and again, for tenths of a second in which every running request waits.
         gc.collect()

@@ -125,6 +125,21 @@ class Settings(BaseModel):
         None, description="A key for /admin, at least 24 characters, made on the start if it doesn't exist."
     )
     body_bytes_max: int = Field(4 * 2**20, ge=1024, description="Largest request body, after decompression.")
+    body_values_max: int = Field(
+        100_000,
+        ge=8192,
+        description="Most values in a request body: objects, lists, texts and numbers, at whatever depth. Token ids "
+        "aren't counted.",
+    )
+    body_check_seconds_max: float = Field(
+        10.0, gt=0, description="CPU time that a large body may take to be parsed and checked, in a process of its own."
+    )
+    body_check_memory_bytes_max: int = Field(
+        2**30, ge=2**27, description="Most address space of the process that parses and checks large bodies."
+    )
+    large_requests_max: int = Field(
+        64, ge=1, description="Large requests that may wait to be read and turned into prompts; more get a 503."
+    )
     shutdown_seconds: float = Field(
         30.0, ge=0, description="How long running requests may go on after SIGTERM before they are cut off."
     )
@@ -223,6 +238,9 @@ class Settings(BaseModel):
     )
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
+    )
+    loop_delay_log_seconds: float = Field(
+        0.2, gt=0, description="A delay of the event loop from which on a log line says what held it up."
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from gateway.catalog import Catalog
 from gateway.fleet import Fleet
 from gateway.idempotency import Idempotency
+from gateway.large_bodies import LargeBodies
 from gateway.limits import RateLimits
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.tracing import Tracing
+from gateway.watchdog import LoopWatch
 from gateway.webhooks import Webhooks
 from pricing.database import Database
 from pricing.directory import KeyDirectory
@@ -33,6 +35,8 @@ class Gateway:
     idempotency: Idempotency
     database: Database
     tracing: Tracing
+    watch: LoopWatch
+    large_bodies: LargeBodies
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

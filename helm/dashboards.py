@@ -165,6 +165,21 @@ SERVICE = Dashboard(
                 Panel("Time to first token", "s", quantiles("farebox_time_to_first_token_seconds", MODEL)),
                 Panel("Between tokens", "s", quantiles("farebox_inter_token_seconds", MODEL)),
                 Panel("Whole requests", "s", quantiles("farebox_request_seconds", MODEL)),
+                Panel(
+                    "Delay of the event loop",
+                    "s",
+                    quantiles("farebox_event_loop_delay_seconds", WHERE),
+                    "How late it is for everybody. The log says what held it up.",
+                    width=12,
+                ),
+                Panel(
+                    "Large requests in line",
+                    "short",
+                    ((f"sum by (pod) (farebox_large_requests_waiting{{{WHERE}}})", "{{pod}}"),),
+                    "They are read in a process of their own and made into prompts in a thread, one of each key at a "
+                    "time.",
+                    width=12,
+                ),
             ),
         ),
         (

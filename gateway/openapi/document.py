@@ -15,7 +15,7 @@ from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.openapi.operation import EVENTS, JSON, Operation, operation_of
 from gateway.protocol.answers import Error
-from gateway.protocol.checks import Body
+from gateway.protocol.body import Body, RequestBody
 from gateway.protocol.models import body_schema
 from gateway.protocol.schema import schema_of
 
@@ -188,7 +188,7 @@ class _Schemas:
 
     def body(self, body: type[Body], operation: Operation) -> Fields:
         """The body, or one of as many as there are different ranges among the models that are served."""
-        if body.ROUTE is None:
+        if not issubclass(body, RequestBody):
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
         able = [model for model in self.catalog if model.card.task == operation.task]

@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from gateway.catalog import Task
-from gateway.protocol.checks import Body
+from gateway.protocol.body import Body
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from gateway.protocol.checks import StrictBody, conflict
+from gateway.protocol.body import StrictBody, conflict
 from pricing.accounts import Account
 from pricing.audit import AuditRecord
 from pricing.balance import Balance, Limit, LimitKind

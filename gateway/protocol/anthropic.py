@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue,
 
 from gateway.parameters import Route
 from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, only
-from gateway.protocol.checks import Body, JSONObject, conflict
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
 from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
 from gateway.protocol.schema import SENT, JSONSchema, implies
@@ -159,11 +159,12 @@ class EndUser(Body):
     user_id: str | None = None
 
 
-class CountTokensBody(Body):
+class CountTokensBody(RequestBody):
     """What the prompt depends on."""
 
-    ROUTE: ClassVar[Route | None] = "messages"
+    ROUTE: ClassVar[Route] = "messages"
     FIELDS: ClassVar[FieldTable] = MESSAGES
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"messages", "system"})
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"system", "tools", "tool_choice", "thinking", "output_config"})
     NO_CALLS: ClassVar[JSONSchema] = {
         "type": "object",
@@ -215,7 +216,7 @@ class CountTokensBody(Body):
             raise conflict("tool_choice", "`tool_choice` names a tool that isn't in `tools`.")
         return self
 
-    def conversation_fields(self) -> dict[str, Any]:
+    def make_prompt_source(self) -> dict[str, Any]:
         """For `engine.messages_format`."""
         return self.model_dump(exclude_none=True, by_alias=True, include=set(CountTokensBody.model_fields))
 

@@ -3,7 +3,6 @@
 The ranges of the numbers are not here: they come from the model's parameter profile (`checks.with_ranges`).
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -12,18 +11,38 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_va
 
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.parameters import Route
-from gateway.protocol.checks import Body, JSONObject, conflict
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import CHAT, EMPTY, FieldTable, Unsupported
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
 from gateway.protocol.schema import ASKED, SENT, JSONSchema, forbids, implies, one_of_fields
+from gateway.suggestions import nearest
 
 BIASES_MAX = 1024
+VARIABLES_MAX = 64
+VARIABLE_CHARACTERS_MAX = 256
 
 
 def _few(value: object) -> object:
     if isinstance(value, dict) and len(value) > BIASES_MAX:
         raise ValueError(f"it may name at most {BIASES_MAX} tokens.")
     return value
+
+
+def _few_variables(value: object) -> object:
+    if isinstance(value, dict):
+        if len(value) > VARIABLES_MAX:
+            raise ValueError(f"it may name at most {VARIABLES_MAX} variables; it names {len(value)}.")
+        if any(len(name) > VARIABLE_CHARACTERS_MAX for name in value):
+            raise ValueError(f"a variable's name may have at most {VARIABLE_CHARACTERS_MAX} characters.")
+    return value
+
+
+# vLLM looks each name up in signatures and templates, and keeps names that it has seen.
+TemplateVariables = Annotated[
+    dict[Annotated[str, Field(max_length=VARIABLE_CHARACTERS_MAX)], JsonValue],
+    Field(max_length=VARIABLES_MAX),
+    BeforeValidator(_few_variables),
+]
 
 
 TOKEN_ID = "^[0-9]{1,9}$"  # noqa: S105 - a pattern
@@ -142,7 +161,7 @@ CONSTRAINT: JSONSchema = {
 }
 
 
-class SamplingFields(Body):
+class SamplingFields(RequestBody):
     """What the chat and the completion routes share, beside the sampling parameters of the model's profile."""
 
     model: str
@@ -193,8 +212,9 @@ def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
 
 
 class ChatBody(SamplingFields):
-    ROUTE: ClassVar[Route | None] = "chat"
+    ROUTE: ClassVar[Route] = "chat"
     FIELDS: ClassVar[FieldTable] = CHAT
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"messages"})
     EMPTIES: ClassVar[frozenset[str]] = SamplingFields.EMPTIES | {
         "tools",
         "tool_choice",
@@ -216,7 +236,7 @@ class ChatBody(SamplingFields):
     reasoning_effort: ReasoningEffort | None = None
     include_reasoning: bool = True
     continue_final_message: bool = False
-    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
@@ -261,8 +281,8 @@ class ChatBody(SamplingFields):
         if isinstance(self.tool_choice, NamedToolChoice):
             names = [tool.function.name for tool in self.tools]
             if self.tool_choice.function.name not in names:
-                near = difflib.get_close_matches(self.tool_choice.function.name[:256], names, n=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
+                near = nearest(self.tool_choice.function.name, names)
+                hint = f" Did you mean {near}?" if near is not None else ""
                 raise conflict("tool_choice", f"`tool_choice` names a function that isn't in `tools`.{hint}")
         return self
 
@@ -274,7 +294,7 @@ class ChatBody(SamplingFields):
     def logprobs_wanted(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def conversation(self) -> Conversation:
+    def make_prompt_source(self) -> Conversation:
         choice = self.tool_choice or ("auto" if self.tools else "none")
         return Conversation(
             messages=[message.model_dump(exclude_none=True) for message in self.messages],

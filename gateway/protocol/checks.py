@@ -4,107 +4,25 @@ Pydantic does the checking; this file turns its findings into our sentences: whi
 allowed. Nothing is clamped or coerced, and what is ignored is named to the client (`gateway.protocol.fields`).
 """
 
-import difflib
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, create_model, model_validator
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_json
+from pydantic import ValidationError, create_model
+from pydantic_core import ErrorDetails, from_json
 
-from engine.base import Sampling
 from gateway.errors import InvalidParameter, InvalidRequest, shorten, show, together
-from gateway.parameters import SYNONYMS, Parameter, Profile, Route, parameter_names
-from gateway.protocol.fields import EMPTY, NO_FIELDS, FieldTable, Unsupported, ignored_names
-from gateway.protocol.schema import JSONSchema, describe_nulls, describe_strictness
+from gateway.parameters import SYNONYMS, Profile, parameter_names
+from gateway.protocol.body import Body, JSONObject, RequestBody
+from gateway.protocol.fields import ignored_names
 from gateway.settings import UnknownFields
+from gateway.suggestions import nearest
 
-JSONObject = dict[str, object]
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
 ERRORS_MAX = 10  # faults of one body that are told at once
 UNKNOWN_MAX = 64  # fields that nobody knows, in one body
 
-
-class Body(BaseModel):
-    """Base of every request body and its parts: frozen and strict; null means absent.
-
-    A field that is not declared is left out of the object. Of the top-level ones `check` tells; within messages, tools
-    and items they are what other servers put there. `RULES` says in JSON Schema what the validators of the class demand
-    of more than one field; `NO_CALLS` is the `tool_choice` that lets a model without tool calling be sent tools.
-    `ROUTE` is the route whose sampling parameters a body has, `FIELDS` what becomes of the fields that are neither
-    declared nor parameters, `EMPTIES` are those where an empty value means absent.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
-
-    RULES: ClassVar[tuple[JSONSchema, ...]] = ()
-    NO_CALLS: ClassVar[JSONSchema] = {"const": "none"}
-    ROUTE: ClassVar[Route | None] = None
-    FIELDS: ClassVar[FieldTable] = NO_FIELDS
-    EMPTIES: ClassVar[frozenset[str]] = frozenset()
-    PARAMETERS: ClassVar[Mapping[str, Parameter]] = {}
-
-    @classmethod
-    def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
-        """What the body as it was sent asks for and can't get, beside what `FIELDS` refuses."""
-        return iter(())
-
-    @classmethod
-    def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
-        """The body without the parts that this server can't act on and that change nothing, and their names."""
-        return values, ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_sent(cls, value: object) -> object:
-        """Without nulls: SDKs send a message back as they got it, with nulls for what it doesn't have."""
-        if not isinstance(value, dict):
-            return value
-        empties = cls.EMPTIES
-        return {
-            name: item for name, item in value.items() if item is not None and not (name in empties and item in EMPTY)
-        }
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
-        reference = handler(core_schema)
-        schema = handler.resolve_ref_schema(reference)
-        describe_nulls(schema, cls.EMPTIES)
-        if cls.model_config.get("extra") == "forbid":
-            describe_strictness(schema)
-        if rules := [rule for base in cls.__mro__ for rule in vars(base).get("RULES", ())]:
-            schema["allOf"] = rules
-        cls.FIELDS.describe(schema)
-        return reference
-
-    def sampling(self, max_tokens: int, **more: object) -> Sampling:
-        """How to choose tokens: this body's parameters by the engine's names, and what else the route has."""
-        given = self.model_fields_set
-        values = {
-            row.engine or name: getattr(self, name)
-            for name, row in self.PARAMETERS.items()
-            if row.engine != "" and (row.default is not None or name in given)
-        }
-        return Sampling.of(max_tokens, {**values, **more})
-
-
-class StrictBody(Body):
-    """One that takes no field that nobody knows: administration, and query strings."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_unknown_field(cls, value: object) -> object:
-        """One is enough to tell of: a million of them would make a million errors."""
-        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
-            return value
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        unknown = next(name for name in value if name not in names)
-        return {name: item for name, item in value.items() if name in names or name == unknown}
-
-
 B = TypeVar("B", bound=Body)
+R = TypeVar("R", bound=RequestBody)
 
 
 def parse_json(raw: bytes) -> JSONObject:
@@ -122,32 +40,42 @@ def parse_json(raw: bytes) -> JSONObject:
     return {name: item for name, item in value.items() if item is not None}
 
 
+def named_model(values: JSONObject) -> str:
+    """The model that a body names. Raises InvalidParameter."""
+    name = values.get("model")
+    if not isinstance(name, str):
+        sent = show(name) if "model" in values else "none"
+        raise InvalidParameter(f"`model` must be the name of a model; got {sent}.", param="model")
+    return name
+
+
 @functools.lru_cache(maxsize=1024)
-def with_ranges(body: type[B], profile: Profile) -> type[B]:
+def with_ranges(body: type[R], profile: Profile) -> type[R]:
     """The body's pydantic model for one profile; its JSON schema is the one that the model page shows."""
-    if body.ROUTE is None:
-        return body
     parameters = profile.route(body.ROUTE)
     fields: Any = {name: parameter.field() for name, parameter in parameters.items()}
-    narrowed: type[B] = create_model(body.__name__, __base__=body, **fields)
+    narrowed: type[R] = create_model(body.__name__, __base__=body, **fields)
     narrowed.PARAMETERS = parameters
     return narrowed
 
 
-def validate(body: type[B], values: JSONObject, profile: Profile | None = None) -> B:
-    """`check`, without what was ignored."""
-    return check(body, values, profile)[0]
+def validate(body: type[B], values: JSONObject) -> B:
+    """Raises InvalidParameter, which tells of several faults at once."""
+    try:
+        return body.model_validate(values)
+    except ValidationError as error:
+        raise together(_faults(error, body)) from None
 
 
 def check(
-    body: type[B], values: JSONObject, profile: Profile | None = None, unknown: UnknownFields = "accept"
-) -> tuple[B, tuple[str, ...]]:
+    body: type[R], values: JSONObject, profile: Profile, unknown: UnknownFields = "accept"
+) -> tuple[R, tuple[str, ...]]:
     """The request as a frozen object within the profile's ranges, and the names of what was ignored in it.
 
     Raises InvalidParameter for what is wrong, InvalidRequest(unsupported_parameter) for what can't be honoured; either
     tells of several faults at once.
     """
-    model = with_ranges(body, profile) if profile is not None else body
+    model = with_ranges(body, profile)
     values, unusable = model.without_unusable(values)
     if refusals := _refusals(model, values, profile):
         raise together(refusals)
@@ -168,20 +96,11 @@ def first_fault(error: ValidationError) -> ErrorDetails:
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
-def conflict(param: str, reason: str) -> PydanticCustomError:
-    """What a validator of a whole body raises: a sentence about `param` and another field."""
-    return PydanticCustomError("conflict", "{reason}", {"param": param, "reason": reason})
-
-
-def _refusals(model: type[Body], values: JSONObject, profile: Profile | None) -> list[InvalidRequest]:
-    lacking = profile.lacks(model.ROUTE) if profile is not None and model.ROUTE is not None else frozenset()
+def _refusals(model: type[RequestBody], values: JSONObject, profile: Profile) -> list[InvalidRequest]:
+    lacking = sorted(name for name in profile.lacks(model.ROUTE) if name in values)
     asked = [
         *model.FIELDS.refusals(values),
-        *(
-            (name, "this model's page has no such parameter", values[name])
-            for name in sorted(lacking)
-            if name in values
-        ),
+        *((name, "this model's page has no such parameter", values[name]) for name in lacking),
         *model.unsupported(values),
     ]
     return [
@@ -194,10 +113,8 @@ def _refusals(model: type[Body], values: JSONObject, profile: Profile | None) ->
     ]
 
 
-def _strangers(model: type[Body], values: JSONObject) -> list[str]:
+def _strangers(model: type[RequestBody], values: JSONObject) -> list[str]:
     """The top-level fields that nobody knows. Raises InvalidParameter where there are very many."""
-    if model.model_config.get("extra") == "forbid":
-        return []  # pydantic tells of them
     known = _known(model)
     strangers = [name for name in values if name not in known]
     if len(strangers) > UNKNOWN_MAX:
@@ -209,23 +126,21 @@ def _strangers(model: type[Body], values: JSONObject) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _known(model: type[Body]) -> frozenset[str]:
+def _known(model: type[RequestBody]) -> frozenset[str]:
     declared = {field.alias or name for name, field in model.model_fields.items()}
     return frozenset(declared | model.FIELDS.names)
 
 
-def _typo(name: str, model: type[Body], unknown: UnknownFields) -> InvalidParameter | None:
+def _typo(name: str, model: type[RequestBody], unknown: UnknownFields) -> InvalidParameter | None:
     """A name so near to a known one that it must be meant, or any where unknown fields are refused."""
-    near = difflib.get_close_matches(name[:80], _known(model), n=1, cutoff=0.85)
-    if (called := _called_here(name, model)) is not None:
-        near = [called]
-    elif not near and unknown == "accept" and name not in parameter_names():
+    meant = _called_here(name, model) or nearest(name, _known(model), cutoff=0.85)
+    if meant is None and unknown == "accept" and name not in parameter_names():
         return None
-    hint = f"Did you mean `{near[0]}`?" if near else "Remove it."
+    hint = f"Did you mean `{meant}`?" if meant is not None else "Remove it."
     return InvalidParameter(f"There is no field `{shorten(name, 80)}` on this route. {hint}", param=name)
 
 
-def _called_here(name: str, model: type[Body]) -> str | None:
+def _called_here(name: str, model: type[RequestBody]) -> str | None:
     """The name on this route of a parameter that other routes call `name`."""
     for names in SYNONYMS:
         if name in names:
@@ -248,15 +163,15 @@ def _faults(error: ValidationError, model: type[Body]) -> list[InvalidParameter]
 
 
 def _explain(fault: ErrorDetails, body: type[Body]) -> InvalidParameter:
-    parameters = body.PARAMETERS
+    parameters = body.PARAMETERS if issubclass(body, RequestBody) else {}
     path = field_path(fault["loc"])
     top = str(fault["loc"][0]) if fault["loc"] else ""
     sent = show(fault["input"])
     match fault["type"]:
         case "extra_forbidden":
             known = body.model_fields if len(fault["loc"]) == 1 else ()
-            near = difflib.get_close_matches(str(fault["loc"][-1])[:80], known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " Remove it."
+            near = nearest(str(fault["loc"][-1]), known)
+            hint = f" Did you mean `{near}`?" if near is not None else " Remove it."
             message = f"There is no field `{shorten(path, 80)}`.{hint}"
         case "union_tag_invalid" | "union_tag_not_found":
             return _wrong_role(path, fault["input"])

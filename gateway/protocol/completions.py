@@ -11,8 +11,8 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
 from gateway.parameters import TOKEN_ID_MAX, Route
+from gateway.protocol.body import conflict
 from gateway.protocol.chat import CONSTRAINT, Format, SamplingFields, StructuredOutputs
-from gateway.protocol.checks import conflict
 from gateway.protocol.fields import COMPLETIONS, FieldTable
 from gateway.protocol.schema import SENT, JSONSchema, forbids, implies
 
@@ -63,7 +63,7 @@ TEXTS: JSONSchema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"
 
 
 class CompletionBody(SamplingFields):
-    ROUTE: ClassVar[Route | None] = "completions"
+    ROUTE: ClassVar[Route] = "completions"
     FIELDS: ClassVar[FieldTable] = COMPLETIONS
     EMPTIES: ClassVar[frozenset[str]] = SamplingFields.EMPTIES | {"response_format", "structured_outputs"}
 

@@ -1,7 +1,10 @@
 """`POST .../embeddings`: the request, as OpenAI's API has it, and the answer."""
 
+import asyncio
 import base64
+import json
 import struct
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NotRequired
 
 from pydantic import Field
@@ -9,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from gateway.metered import Metered
 from gateway.parameters import Route
-from gateway.protocol.checks import Body
+from gateway.protocol.body import RequestBody
 from gateway.protocol.completions import Prompts
 from gateway.protocol.fields import EMBEDDINGS, FieldTable
 from pricing.money import usd_number
@@ -17,8 +20,8 @@ from pricing.money import usd_number
 INPUTS_MAX = 2048  # OpenAI's bound
 
 
-class EmbeddingsBody(Body):
-    ROUTE: ClassVar[Route | None] = "embeddings"
+class EmbeddingsBody(RequestBody):
+    ROUTE: ClassVar[Route] = "embeddings"
     FIELDS: ClassVar[FieldTable] = EMBEDDINGS
 
     model: str
@@ -54,21 +57,26 @@ class Embeddings(TypedDict):
     usage: EmbeddingUsage
 
 
-async def embeddings(metered: Metered, body: EmbeddingsBody) -> Embeddings:
-    """The whole answer, in the order of the input. Reads all deltas."""
-    data: dict[int, EmbeddingFields] = {}
+async def embeddings(metered: Metered, body: EmbeddingsBody) -> bytes:
+    """The whole answer (`Embeddings`) in the order of the input, as JSON. Reads all deltas.
+
+    Two thousand vectors are millions of numbers: each vector is written when it is there, and others get their turn.
+    """
+    data: dict[int, bytes] = {}
     async for delta in metered:
         vector = list(delta.embedding or ())
         value = vector if body.encoding_format == "float" else _packed(vector)
-        data[delta.index] = {"object": "embedding", "index": delta.index, "embedding": value}
+        data[delta.index] = _json({"object": "embedding", "index": delta.index, "embedding": value})
+        await asyncio.sleep(0)
     tokens = metered.counts.prompt
-    return {
-        "id": metered.job.request_id,
-        "object": "list",
-        "model": body.model,
-        "data": [data[index] for index in sorted(data)],
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "estimated_cost": usd_number(metered.cost)},
-    }
+    head = _json({"id": metered.job.request_id, "object": "list", "model": body.model})
+    usage = _json({"prompt_tokens": tokens, "total_tokens": tokens, "estimated_cost": usd_number(metered.cost)})
+    vectors = b",".join([data[index] for index in sorted(data)])
+    return b'%b,"data":[%b],"usage":%b}' % (head[:-1], vectors, usage)
+
+
+def _json(fields: Mapping[str, object]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _packed(vector: list[float]) -> str:

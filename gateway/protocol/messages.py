@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.protocol.checks import Body
+from gateway.protocol.body import Body
 from gateway.protocol.schema import SENT, JSONSchema, one_of_fields
 
 MESSAGES_MAX = 10_000

@@ -6,8 +6,9 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from gateway.catalog import Model
 from gateway.protocol import answers
+from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.checks import Body, with_ranges
+from gateway.protocol.checks import with_ranges
 from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
@@ -174,7 +175,7 @@ def _generating(model: Model) -> ModelSchemas:
     }
 
 
-def body_schema(body: type[Body], model: Model, ref_template: str = DEFINITIONS) -> JSONSchema:
+def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFINITIONS) -> JSONSchema:
     """What this model takes: its profile's ranges, its card's default length, and tools where it can call them."""
     schema = schema_of(with_ranges(body, model.profile), ref_template)
     properties = schema["properties"]

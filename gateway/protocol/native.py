@@ -9,15 +9,15 @@ from pydantic import Field, model_validator
 
 from engine.base import ResponseFormat
 from gateway.parameters import Route
+from gateway.protocol.body import RequestBody, conflict
 from gateway.protocol.chat import Format
-from gateway.protocol.checks import Body, conflict
 from gateway.protocol.schema import SENT, JSONSchema, forbids
 
 
-class NativeBody(Body):
+class NativeBody(RequestBody):
     """`input` is the prompt as it is: the model's chat format, if it needs one, is the client's to write."""
 
-    ROUTE: ClassVar[Route | None] = "native"
+    ROUTE: ClassVar[Route] = "native"
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"response_format", "webhook"})
 
     input: str = Field(min_length=1, description="Text to generate from, as it is; a BOS token is put in front.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
 
 from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, joined, only
-from gateway.protocol.checks import Body
+from gateway.protocol.body import Body
 from gateway.protocol.messages import MESSAGES_MAX
 
 ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning")

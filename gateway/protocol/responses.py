@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validato
 
 from engine.base import Sampling
 from gateway.parameters import Route
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.chat import EFFORTS, LogitBias, ReasoningEffort, openai_unsupported
-from gateway.protocol.checks import Body, JSONObject, conflict
 from gateway.protocol.fields import RESPONSES, FieldTable, Unsupported
 from gateway.protocol.messages import TOOLS_MAX
 from gateway.protocol.response_items import ITEM_TYPES, Items, MessageItem, item_type
@@ -86,9 +86,10 @@ class ResponseStreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class ResponsesBody(Body):
-    ROUTE: ClassVar[Route | None] = "responses"
+class ResponsesBody(RequestBody):
+    ROUTE: ClassVar[Route] = "responses"
     FIELDS: ClassVar[FieldTable] = RESPONSES
+    PROMPT: ClassVar[frozenset[str]] = frozenset({"input"})
     EMPTIES: ClassVar[frozenset[str]] = frozenset(
         {"tools", "tool_choice", "text", "reasoning", "include", "stream_options", "logit_bias"}
     )
@@ -166,6 +167,10 @@ class ResponsesBody(Body):
         """Whether the input ends with the beginning of the answer."""
         last = None if isinstance(self.input, str) else self.input[-1]
         return isinstance(last, MessageItem) and last.begun
+
+    def make_prompt_source(self) -> tuple[dict[str, Any], bool]:
+        """`conversation_fields` and `continues`."""
+        return self.conversation_fields(), self.continues
 
     def sampling(self, max_tokens: int, **more: object) -> Sampling:
         biases = {int(token): bias for token, bias in self.logit_bias.items()}

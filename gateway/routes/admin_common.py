@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse
 
 from gateway.bodies import read_body
 from gateway.protocol import admin as protocol
-from gateway.protocol.checks import Body, parse_json, validate
+from gateway.protocol.body import Body
+from gateway.protocol.checks import parse_json, validate
 from gateway.state import Gateway
 from pricing.key import Key
 

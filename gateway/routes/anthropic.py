@@ -30,7 +30,7 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
 async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> None:
     """`POST /v1/messages`."""
     form = await messages_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, body.prompt_source()))
     sampling = body.sampling(fit_to_context(served, prompt, body.max_tokens))
     request_id = new_id("msg", "_")
     job = exchange.job(request_id, served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
@@ -59,5 +59,5 @@ async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> No
 async def count_tokens(exchange: Exchange, served: Served, body: CountTokensBody) -> None:
     """`POST /v1/messages/count_tokens`."""
     form = await messages_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields()))
+    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, body.prompt_source()))
     await exchange.respond({"input_tokens": prompt.tokens})

@@ -28,7 +28,7 @@ TAG = "Chat and completions"
 )
 async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -> None:
     """`POST .../chat/completions`."""
-    prompt = await served.renderer.chat(body.conversation())
+    prompt = await served.renderer.chat(body.prompt_source())
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), logprobs=body.logprobs_wanted)
     job = exchange.job(new_id("chatcmpl"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:

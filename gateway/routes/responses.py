@@ -27,7 +27,9 @@ from gateway.routes.common import new_id
 async def responses(exchange: Exchange, served: Served, body: ResponsesBody) -> None:
     """`POST .../responses`."""
     form = await responses_format()
-    prompt = await served.renderer.chat(form.conversation(body.conversation_fields(), continue_final=body.continues))
+    fields, continues = body.prompt_source()
+    conversation = await exchange.turn.run(form.conversation, fields, continue_final=continues)
+    prompt = await served.renderer.chat(conversation)
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
     job = exchange.job(new_id("resp", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from gateway.parameters import Parameter, Route, shipped_profiles
+from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.checks import Body
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.native import NativeBody
 from tests.gateway.test_checks import inside, outside
@@ -31,7 +31,7 @@ class Endpoint:
     """A route and a small valid body for it."""
 
     path: str
-    kind: type[Body]
+    kind: type[RequestBody]
     route: Route
     body: dict[str, object]
 

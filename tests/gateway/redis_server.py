@@ -1,6 +1,7 @@
 """Debian's redis-server for a test: on a free port, in a folder of its own, gone afterwards."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -47,6 +48,16 @@ class RedisProcess:
                     return
             time.sleep(0.01)
         raise AssertionError("redis-server doesn't listen")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It is there, and doesn't answer."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -8,7 +8,8 @@ import pytest
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest
 from gateway.parameters import Parameter, shipped_profiles
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.checks import parse_json, validate, with_ranges
+from gateway.protocol.checks import parse_json, with_ranges
+from tests.gateway.checking import validate
 
 MINIMAL = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
 COMPANIONS = {"top_logprobs": {"logprobs": True}}

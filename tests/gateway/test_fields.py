@@ -10,19 +10,21 @@ from gateway.catalog import Catalog, CatalogError, load_catalog
 from gateway.errors import InvalidParameter, InvalidRequest
 from gateway.parameters import shipped_profiles
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
+from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.checks import Body, check, validate
+from gateway.protocol.checks import check
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.responses import ResponsesBody
 from gateway.settings import load_settings
+from tests.gateway.checking import validate
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers
 
 PROFILE = shipped_profiles()["llama3-turbo"]
 SAID = [{"role": "user", "content": "Good day."}]
 CHAT: dict[str, Any] = {"model": DEMO, "messages": SAID}
-BODIES: list[tuple[type[Body], dict[str, Any]]] = [
+BODIES: list[tuple[type[RequestBody], dict[str, Any]]] = [
     (ChatBody, CHAT),
     (CompletionBody, {"model": DEMO, "prompt": "a"}),
     (ResponsesBody, {"model": DEMO, "input": "a"}),
@@ -62,7 +64,7 @@ async def test_a_field_that_nobody_knows_is_named_in_the_answer(
 
 
 @kinds
-def test_the_operator_may_refuse_unknown_fields(kind: type[Body], body: dict[str, Any]) -> None:
+def test_the_operator_may_refuse_unknown_fields(kind: type[RequestBody], body: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter) as caught:
         check(kind, {**body, "some_vendor_flag": 1}, PROFILE, "refuse")
     assert caught.value.param == "some_vendor_flag"
@@ -70,7 +72,7 @@ def test_the_operator_may_refuse_unknown_fields(kind: type[Body], body: dict[str
 
 
 @kinds
-def test_a_slip_of_the_pen_is_refused(kind: type[Body], body: dict[str, Any]) -> None:
+def test_a_slip_of_the_pen_is_refused(kind: type[RequestBody], body: dict[str, Any]) -> None:
     name = "temperature" if "temperature" in ((kind.ROUTE and PROFILE.route(kind.ROUTE)) or {}) else "dimensions"
     slip = name.replace("e", "", 1)
     with pytest.raises(InvalidParameter, match=f"Did you mean `{name}`") as caught:
@@ -79,7 +81,7 @@ def test_a_slip_of_the_pen_is_refused(kind: type[Body], body: dict[str, Any]) ->
 
 
 @kinds
-def test_the_names_of_what_is_ignored_fit_into_a_header(kind: type[Body], body: dict[str, Any]) -> None:
+def test_the_names_of_what_is_ignored_fit_into_a_header(kind: type[RequestBody], body: dict[str, Any]) -> None:
     odd = {"a\r\nset-cookie: x": 1, "naïve, \u2028": 2, "k" * 5000: 3, **{f"field_{n}__": n for n in range(40)}}
     _, ignored = check(kind, {**body, **odd}, PROFILE)
     header = ", ".join(ignored)
@@ -91,7 +93,7 @@ def test_the_names_of_what_is_ignored_fit_into_a_header(kind: type[Body], body: 
 
 
 @kinds
-def test_very_many_unknown_fields_are_too_many(kind: type[Body], body: dict[str, Any]) -> None:
+def test_very_many_unknown_fields_are_too_many(kind: type[RequestBody], body: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter, match="at most 64"):
         check(kind, {**body, **{f"x{n}__": n for n in range(100_000)}}, PROFILE)
 
@@ -117,7 +119,7 @@ def test_very_many_unknown_fields_are_too_many(kind: type[Body], body: dict[str,
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value.__name__,
 )
-def test_hints_and_what_means_off_are_taken_without_a_word(kind: type[Body], sent: dict[str, Any]) -> None:
+def test_hints_and_what_means_off_are_taken_without_a_word(kind: type[RequestBody], sent: dict[str, Any]) -> None:
     _, ignored = check(kind, {**dict(BODIES)[kind], **sent}, PROFILE)
     assert ignored == ()
 

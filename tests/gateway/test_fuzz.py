@@ -27,8 +27,9 @@ from gateway.fleet import Fleet
 from gateway.parameters import shipped_profiles
 from gateway.pipeline import Pipeline
 from gateway.protocol.anthropic import MessagesBody
+from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.checks import Body, parse_json, with_ranges
+from gateway.protocol.checks import parse_json, with_ranges
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.responses import ResponsesBody
@@ -116,7 +117,7 @@ RESPONSE = {
     "max_output_tokens": 3,
     "temperature": 0.5,
 }
-VALID: list[tuple[str, type[Body], dict[str, Any]]] = [
+VALID: list[tuple[str, type[RequestBody], dict[str, Any]]] = [
     ("/v1/chat/completions", ChatBody, CHAT),
     ("/v1/completions", CompletionBody, COMPLETION),
     (f"/v1/inference/{DEMO}", NativeBody, NATIVE),
@@ -214,7 +215,7 @@ async def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fuzz
 
 @pytest.mark.parametrize(("path", "kind", "body"), VALID, ids=PATHS)
 async def test_the_bodies_that_are_broken_below_are_valid(
-    fuzzed: Fuzzed, path: str, kind: type[Body], body: dict[str, Any]
+    fuzzed: Fuzzed, path: str, kind: type[RequestBody], body: dict[str, Any]
 ) -> None:
     answer = await fuzzed.http.post(path, json=body)
     assert answer.status_code == 200, answer.text
@@ -301,7 +302,7 @@ def keyed(start: str, end: str) -> bytes:
     return (start + ",".join(f'"{index:07d}":1' for index in range(count)) + end).encode()
 
 
-def faults(kind: type[Body], body: bytes) -> int:
+def faults(kind: type[RequestBody], body: bytes) -> int:
     """How many errors pydantic builds of a body."""
     narrowed = with_ranges(kind, shipped_profiles()["llama3-turbo"])
     try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from engine.script import RequestScript, Script, emit
 from gateway.errors import RateLimited, Unavailable
-from gateway.limit_redis import RedisStore
+from gateway.limit_redis import RedisAway, RedisStore
 from gateway.limit_shared import SharedLimits
 from gateway.limit_store import Bound, Bounds, MemoryStore
 from gateway.limits import LimitDefaults, RateLimits
@@ -173,6 +174,32 @@ async def test_a_redis_that_hangs_is_asked_once_and_not_by_every_request() -> No
     for writer in connections:
         writer.close()
     server.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_loop_that_is_held_up_is_no_redis_that_is_away(redis: RedisProcess, turns: int) -> None:
+    """Wherever the call is when the loop stops for several times the limit: connecting, sending, or reading."""
+    one = RedisStore(redis.url, timeout_seconds=0.05, lease_ms=15_000)
+    asked = asyncio.create_task(one.enter("a", Bounds(requests=Bound("7", 10))))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.25)
+    assert (await asked).requests.used == 1
+    again = asyncio.create_task(one.enter("b", Bounds(requests=Bound("7", 10))))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.25)
+    assert (await again).requests.used == 2
+    await one.close()
+
+
+async def test_a_redis_that_is_stopped_is_away(redis: RedisProcess) -> None:
+    one = RedisStore(redis.url, timeout_seconds=0.05, lease_ms=15_000)
+    bounds = Bounds(requests=Bound("7", 10))
+    await one.enter("a", bounds)
+    with redis.stopped(), pytest.raises(RedisAway):
+        await one.enter("b", bounds)
+    await one.close()
 
 
 async def test_a_gateway_serves_through_a_redis_that_dies_and_returns(

@@ -9,10 +9,10 @@ from engine.base import TokenLogprob
 from engine.script import HANG, RequestScript, Script, emit, fail, finish
 from gateway.catalog import shipped_cards
 from gateway.parameters import Parameter, shipped_profiles
-from gateway.protocol.checks import validate
 from gateway.protocol.native import NativeBody
 from gateway.protocol.token_texts import shares
 from pricing.price import Price
+from tests.gateway.checking import validate
 from tests.gateway.conftest import LLAMA2, GatewayServer, GatewayServers
 
 SCRIPT = Script(

@@ -24,8 +24,10 @@ from gateway.catalog import Model
 from gateway.errors import GatewayError
 from gateway.openapi.document import class_names
 from gateway.openapi.operation import operation_of
-from gateway.protocol.checks import Body, parse_json, validate, with_ranges
+from gateway.protocol.body import RequestBody
+from gateway.protocol.checks import parse_json, with_ranges
 from gateway.protocol.models import body_schema
+from tests.gateway.checking import validate
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 from tests.gateway.test_fuzz import VALID, WRONG, places, replaced
 from tests.server import Server, start_server
@@ -166,7 +168,7 @@ BEYOND_SCHEMA = re.compile(
 )
 
 
-def accepted(kind: type[Body], raw: bytes, model: Model) -> tuple[bool, str]:
+def accepted(kind: type[RequestBody], raw: bytes, model: Model) -> tuple[bool, str]:
     """Whether the gateway takes the body for this model, and what it says."""
     try:
         body = validate(kind, parse_json(raw), model.profile)
@@ -185,7 +187,7 @@ MORE = ["2", "0.5", '"none"', '"x"', '["x"]', "[1]", '["text"]', '{"type": "rege
 @pytest.mark.parametrize("model", [DEMO, LLAMA2, LLAMA8])
 @pytest.mark.parametrize(("kind", "body"), [valid[1:] for valid in VALID], ids=lambda kind: str(kind)[:20])
 async def test_a_models_schema_accepts_what_the_gateway_does(
-    served: GatewayServer, model: str, kind: type[Body], body: dict[str, Any]
+    served: GatewayServer, model: str, kind: type[RequestBody], body: dict[str, Any]
 ) -> None:
     """Every value at every place of a valid body, and every field left out or added."""
     found = served.gateway.catalog.get(model)

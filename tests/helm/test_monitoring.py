@@ -19,7 +19,7 @@ VLLM = {
     "vllm:prefix_cache_queries_total",
     "vllm:request_queue_time_seconds_bucket",
 }
-# The names of the design, and the two gauges that the alerts need beside them.
+# The names of the design, and what the alerts need beside them.
 FAREBOX = {
     "farebox_requests_total",
     "farebox_tokens_total",
@@ -36,6 +36,8 @@ FAREBOX = {
     "farebox_build_info",
     "farebox_engine_state",
     "farebox_accounts_by_spent",
+    "farebox_event_loop_delay_seconds",
+    "farebox_large_requests_waiting",
 }
 
 
