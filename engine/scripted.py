@@ -40,11 +40,10 @@ from engine.errors import (
 from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
-
-_DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
 DIMENSIONS = 8
 
+_DEAD = "The engine has stopped; the server must be restarted."
 _WORD = re.compile(r"\s*\S+|\s+$")
 
 
