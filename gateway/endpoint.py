@@ -109,14 +109,10 @@ class Generating:
             exchange.admission.release()
 
     def _checked(self, gateway: Gateway, exchange: Exchange) -> tuple[Served, Body]:
-        named = exchange.path_params.get("model")
-        values = parse_json(exchange.body) if named is None else {}
-        name = _model_name(values) if named is None else named
-        served = gateway.fleet.find(name)
+        values = parse_json(exchange.body)
+        served = gateway.fleet.find(exchange.path_params.get("model") or _model_name(values))
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self._operation, gateway.catalog)
-        if named is not None:
-            values = parse_json(exchange.body)
         return served, validate(self._body, values, served.model.profile.route(self._ranges))
 
 
