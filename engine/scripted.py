@@ -41,11 +41,10 @@ from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
 IDS_MAX = 1 << 17  # of a prompt, kept as text
-
-_DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
 DIMENSIONS = 8
 
+_DEAD = "The engine has stopped; the server must be restarted."
 _WORD = re.compile(r"\s*\S+|\s+$")
 
 

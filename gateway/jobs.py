@@ -16,10 +16,6 @@ from pricing.keys import Key
 from pricing.reservation import ReserveRequest
 
 
-def _unheard(_: Receipt) -> None:
-    return
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to generate, for whom, within which limits. Several parts (prompts) are one reservation and one entry.
@@ -35,10 +31,10 @@ class Job:
     parts: tuple[Part, ...]
     arrived: float
     admission: Admission
+    settled: Callable[[Receipt], None]
     stream: bool = True
     user: str | None = None
     attempt: Attempt | None = None
-    settled: Callable[[Receipt], None] = _unheard
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     trace: Trace = UNTRACED
 

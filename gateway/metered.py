@@ -107,7 +107,7 @@ class Metered:
             self._doubtful = False
             await self._reservation.confirm()
         if delta.finish_reason is not None:
-            self._unfinished -= 1
+            self._choice_ended()
         self._given = delta
         return delta
 
@@ -123,12 +123,17 @@ class Metered:
                 self._early, self._doubtful = delta, True
                 return False
             if delta.finish_reason is not None:
-                self._unfinished -= 1
+                self._choice_ended()
             more = take(delta)
             sent[delta.index] = delta.completion_tokens
             return more
 
         await self._generation.forward(metered)
+
+    def _choice_ended(self) -> None:
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self.job.trace.end("generate")
 
     def _count_sent(self) -> None:
         if (given := self._given) is not None:

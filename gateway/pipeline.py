@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from engine.errors import EngineError, EngineOverloaded, PromptError
 from gateway.errors import ShuttingDown, TookTooLong, from_exception
@@ -39,7 +40,10 @@ class Pipeline:
         GenerationFailed, TookTooLong, ShuttingDown, Overtaken.
         """
         await self._admit(job)
-        reservation = self._reserve(job)
+        job.trace.begin("reserve")
+        reservation = self._ledger.reserve(job.priced())
+        if job.trace.on:
+            reservation.when_decided(partial(job.trace.end, "reserve"))
         timer = self._metrics.stream_timer(job.served.model.name, job.arrived)
         metered = Metered(job, reservation, timer)
         failure: BaseException | None = None
@@ -62,18 +66,6 @@ class Pipeline:
             await job.attempt.claim(job.request_id)
         if self._cutting:
             raise ShuttingDown()  # it was being rendered when the others were cut off
-
-    def _reserve(self, job: Job) -> Reservation:
-        trace, price = job.trace, job.priced()
-        trace.begin("reserve")
-        try:
-            reservation = self._ledger.reserve(price)
-        except PricingError:
-            trace.end("reserve")
-            raise
-        if trace.on:
-            reservation.when_decided(lambda: trace.end("reserve"))
-        return reservation
 
     @asynccontextmanager
     async def _until_ended(self, metered: Metered, reservation: Reservation) -> AsyncIterator[None]:

@@ -61,7 +61,8 @@ class RecordedTrace(Trace):
 
     def close(self, attributes: Mapping[str, str | int | float]) -> None:
         self.end("auth")
-        self.end("render")  # the others are the pipeline's, which for a webhook goes on
+        self.end("render")
+        self.end("reserve")  # it was refused; the others are the pipeline's, which for a webhook goes on
         self._request.set_attributes(attributes)
         self._request.end()
 

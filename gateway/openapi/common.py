@@ -16,7 +16,7 @@ ERRORS: dict[int, str] = {
     415: "The body isn't JSON, or is packed in another way than gzip.",
     422: "A parameter has a wrong type or value; `param` names it.",
     429: "A limit of the key is reached; `retry-after` says when to try again.",
-    500: "The engine or the gateway failed. Only tokens that were delivered are charged.",
+    500: "The engine or the gateway failed. Only what was sent is charged.",
     501: "This needs a package that isn't installed.",
     503: "The engine or the ledger can't be reached now; `retry-after` says when to try again.",
 }

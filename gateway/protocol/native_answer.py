@@ -41,7 +41,7 @@ def queued(job: Job) -> dict[str, object]:
 def failed(
     request_id: str, message: str, code: str, counts: TokenCounts, cost: Picodollars, runtime_ms: int = 0
 ) -> dict[str, object]:
-    """What a webhook gets instead of a result. `cost` is what the tokens that were generated were charged."""
+    """What a webhook gets instead of a result. `cost` is what was charged: nothing, unless its process died."""
     fields = result_fields(request_id, "failed", counts, cost, runtime_ms=runtime_ms)
     return {**fields, "error": {"message": message, "code": code}, "detail": message}
 

@@ -107,6 +107,21 @@ async def test_disconnect_charges_generated_tokens_and_stops_the_engine(metered:
     assert 15 * price_out < charged < tokens_max * price_out / 2
 
 
+async def test_a_prompt_that_was_abandoned_before_its_first_token_is_paid_in_full(metered: Server) -> None:
+    """Else a long prompt could be computed for nothing, and bought afterwards at the cached price."""
+    model = "meta-llama/Meta-Llama-3.1-70B-Instruct-Turbo"
+    before = (await asyncio.to_thread(spent, metered)).get(model, Decimal(0))
+    text = " ".join(f"{n} {n * 7919 % 10007}" for n in range(4000))
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1, "stream": True}
+    async with metered.async_client() as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post("/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=0.4))
+        abandoned = await asyncio.to_thread(wait_for_spent, metered, model, before + Decimal("1e-9")) - before
+        usage = (await http.post("/v1/chat/completions", json=body | {"stream": False})).json()["usage"]
+    assert usage["prompt_tokens"] > 10_000
+    assert abandoned == usage["prompt_tokens"] * Decimal(PRICES[model][0]) / 10**6
+
+
 def test_a_refused_request_costs_nothing(metered: Server) -> None:
     before = spent(metered)
     with metered.client() as http:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.base import ChatFormat, Conversation, EngineSpec, EngineState, Generation, GenerationRequest, Sampling
+from engine.base import (
+    ChatFormat,
+    Conversation,
+    EmbeddingRequest,
+    EngineSpec,
+    EngineState,
+    Generation,
+    GenerationRequest,
+    Sampling,
+)
 from engine.errors import EngineDead, EngineOverloaded, EngineStartError, GenerationFailed, PromptError
 from engine.factory import create_engine
 from engine.script import DIE, HANG, REJECT, RequestScript, Script, Step, emit, fail, finish, sleep
@@ -50,6 +59,32 @@ async def test_max_tokens_and_choices() -> None:
     reasons = [delta.finish_reason async for delta in generation if delta.finish_reason]
     assert reasons == ["length", "length"]
     assert generation.counts.completion == 4
+
+
+async def test_requests_wait_for_a_seat_and_the_engine_says_so() -> None:
+    engine = ScriptedEngine(Script((RequestScript((emit("one"), HANG)),), max_num_seqs=1))
+    await engine.start()
+    first = await ask(engine)
+    assert (await anext(first)).text == "one"
+    assert engine.has_room
+    second = await ask(engine)
+    await asyncio.sleep(0.01)
+    assert not engine.has_room
+    assert second.counts.completion == 0
+    await first.aclose()
+    assert (await anext(second)).text == "one"
+    assert engine.has_room
+    await second.aclose()
+
+
+async def test_an_embedding_plays_its_script_in_silence() -> None:
+    engine = await playing(RequestScript((emit("one"), sleep(0.01))), RequestScript((fail("broken"),)))
+    prompt = await engine.renderer(ChatFormat()).text("three words long")
+    request = EmbeddingRequest("e", prompt, 2)
+    (delta,) = [delta async for delta in await engine.embed(request)]
+    assert (delta.embedding, delta.text, delta.completion_tokens) == ([3.0, 0.0], "", 0)
+    with pytest.raises(GenerationFailed):
+        await anext(await engine.embed(request))
 
 
 async def test_failure_comes_after_what_was_emitted() -> None:

@@ -13,6 +13,7 @@ import pytest
 import engine.messages_format
 import engine.responses_format  # noqa: F401
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
+from gateway.endpoint import Generating
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
 from pricing.money import parse_usd
@@ -284,3 +285,24 @@ async def test_a_reservation_that_is_refused_charges_nobody(serve: Serve) -> Non
         async with server.client(secret) as client:
             assert (await ask(client, ROUTES["chat"], stream=False)).status_code == 402
         assert await server.entries() == []
+
+
+COUNTING = Route("/v1/messages/count_tokens", lambda text: {"model": CHAT, "messages": _messages(text)}, 4)
+
+
+@pytest.mark.parametrize("name", [*ROUTES, "count_tokens"])
+async def test_no_handler_is_reached_without_being_admitted(serve: Serve, name: str) -> None:
+    async with serve(HANG) as server:
+        secret = await make_key(server.database, "limited", KeyTerms(requests_per_minute=0))
+        async with server.client(secret) as client:
+            assert (await ask(client, ROUTES.get(name, COUNTING), stream=False)).status_code == 429
+        assert not any(engine.running for engine in server.engines)
+
+
+async def not_documented(exchange: object, served: object, body: object) -> None:
+    return
+
+
+def test_a_handler_without_a_documented_body_is_refused_when_the_application_is_made() -> None:
+    with pytest.raises(TypeError, match="documented"):
+        Generating(not_documented)
