@@ -248,7 +248,10 @@ def from_exception(error: Exception) -> GatewayError:
             return PaymentRequired(str(error))
         case money.LedgerUnavailable():
             return Unavailable(
-                "The ledger can't be reached, and nothing is served without being charged. Try again soon.",
+                "Another process holds this account's rows in the ledger, and nothing is served without being charged. "
+                "Try again soon."
+                if isinstance(error, money.RowsLocked)
+                else "The ledger can't be reached, and nothing is served without being charged. Try again soon.",
                 code="ledger_unavailable",
                 retry_after_seconds=5,
             )

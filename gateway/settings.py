@@ -100,7 +100,8 @@ class Settings(BaseModel):
     data_dir: Path = Field(Path("farebox-data"), description="Folder of the embedded database; made if it isn't there.")
     database_url: SecretStr | None = Field(
         None,
-        description="postgresql://user:password@host/name, or sqlite:///path. Default: SQLite in the data folder.",
+        description="postgresql://user:password@host/name with libpq's options, or sqlite:///path. Default: SQLite in "
+        "the data folder.",
     )
     models: Names = Field(
         ("farebox/demo",),
@@ -212,8 +213,9 @@ class Settings(BaseModel):
     )
     redis_url: SecretStr | None = Field(
         None,
-        description="redis://user:password@host:port/0, where several processes share their limits. Default: each "
-        "process limits for itself.",
+        description="redis://user:password@host:port/0 (a server or a node of a Redis Cluster), or redis+sentinel://"
+        "host:26379,other:26379/mymaster: where several processes share their limits. Default: each process limits for "
+        "itself.",
     )
     redis_timeout_seconds: float = Field(
         0.1, gt=0, description="How long a request waits for Redis before it is limited without."

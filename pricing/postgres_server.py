@@ -114,6 +114,13 @@ class PostgreSQLServer:
             raise InvalidSetting(f"The database URL can't be used: {error}.") from None
         try:
             await self._look_with(connection)
+        except asyncpg.exceptions.PostgresError as error:
+            if "statement pooling mode" not in str(error):
+                raise
+            raise InvalidSetting(
+                "The pooler in front of the database is in statement mode, without transactions; set its pool_mode "
+                "to transaction or session."
+            ) from None
         finally:
             connection.terminate()
 

@@ -243,6 +243,17 @@ async def test_usage_and_export_hold_what_was_charged(gateway_server: GatewaySer
             422,
             "invalid_parameter",
         ),
+        *(
+            ("POST", "keys", {"account_id": 1, "name": "x", "terms": terms}, 422, "invalid_parameter")
+            for terms in (
+                {"expires_at": "2020-01-01T00:00:00Z"},
+                {"models": [" farebox/demo"]},
+                {"models": [""]},
+                {"limit": {"kind": "day", "amount_usd": "-5"}},
+            )
+        ),
+        ("PUT", "keys/1/terms", {"expires_at": "2020-01-01T00:00:00Z"}, 422, "invalid_parameter"),
+        ("GET", "keys?prefix=", None, 422, "invalid_parameter"),
         ("GET", "keys/999", None, 404, "not_found"),
         ("POST", "keys/999/rotate", {}, 404, "not_found"),
         ("POST", "keys/1/rotate", {"grace_seconds": -1}, 422, "invalid_parameter"),

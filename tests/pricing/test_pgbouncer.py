@@ -74,6 +74,12 @@ async def test_options_that_the_pooler_does_not_pass_on_are_named(pooled_url: st
         await Database.open(f"{pooled_url}?options=-c%20work_mem%3D8MB")
 
 
+@pytest.mark.parametrize("pooled_url", ["statement"], indirect=True)
+async def test_a_pooler_without_transactions_is_refused(pooled_url: str) -> None:
+    with pytest.raises(InvalidSetting, match="pool_mode to transaction or session"):
+        await Database.open(pooled_url)
+
+
 @pytest.mark.parametrize("switch", ["pgbouncer=true", "statement_cache_size=0", "prepared_statement_cache_size=0"])
 async def test_a_url_may_say_that_there_is_a_pooler(postgres: PostgresServer, switch: str) -> None:
     direct = await postgres.copy("template_farebox")
