@@ -1,4 +1,4 @@
-"""What `gateway.connections.Corked` saves: the gateway with and without it, in pairs, on the scripted engine.
+"""What `gateway.corked.Corked` saves: the gateway with and without it, in pairs, on the scripted engine.
 
 python -m bench.corked [--pairs 8]: CPU and write calls of the gateway's process for each request. Without vLLM the
 front end is all there is, so that the share is larger than in service; the microseconds are the same.
