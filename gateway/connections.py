@@ -1,4 +1,7 @@
-"""Connections that can't be held open for nothing: uvicorn's own has no limit on how slowly headers come."""
+"""Connections: each request is one request, whatever its headers offer, and none is held open for nothing.
+
+uvicorn's own takes what follows an offer to upgrade for the next request, and has no limit on how slowly headers come.
+"""
 
 import asyncio
 import json
@@ -10,6 +13,7 @@ import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.corked import Corked
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, NotSupported, RequestTimeout
 from gateway.framing import check_head, head_bytes, origin_form, without_offer
 
@@ -17,45 +21,8 @@ HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
 CHUNK_HEAD_BYTES_MAX = 24  # what a chunk may need around its data, without extensions
 PIPELINED_MAX = 32  # requests in line behind the one that is being answered
 CLIENT = "farebox.client"  # in a request's scope: its Client
+LINGER_SECONDS = 1.0  # in which a client that is refused may still send
 FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
-
-
-class Corked:
-    """A transport on which everything that is written in one turn of the event loop leaves in one system call.
-
-    uvicorn writes the headers, each event and the end of an answer one by one, and a short answer has all of them in
-    one turn. Each call may wake the client up, which costs more than what it sends.
-    """
-
-    __slots__ = ("_call_soon", "_parts", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._call_soon = loop.call_soon
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._call_soon(self._flush)
-        self._parts.append(data)
-
-    def _flush(self) -> None:
-        parts = self._parts
-        if parts:
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
-            parts.clear()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def abort(self) -> None:
-        self._parts.clear()
-        self._transport.abort()
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the transport's own."""
-        return getattr(self._transport, name)
 
 
 class Client:
@@ -260,9 +227,16 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # that request has its answer, and can't get another
 
     def _end_with(self, error: GatewayError) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(_answer(error))
-            self.transport.close()
+        """RFC 9112 section 9.6: closed at once, a connection on which the client still sends is reset, and the answer
+        may be lost with it."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever waits for the rest of a body that can't be read
+            self.cycle.message_event.set()
+        self.transport.write(_answer(error))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 def connection_class(headers_seconds_max: float) -> type[Connection]:

@@ -205,3 +205,18 @@ async def test_headers_that_began_while_another_request_was_answered_get_their_4
         assert first is not None
         assert second is not None
         assert (first.status, first.body.endswith(b"data: [DONE]\n\n"), second.status) == (200, True, 408)
+
+
+async def test_a_client_that_still_sends_gets_its_refusal(gateway_server: GatewayServers) -> None:
+    """Closed at once, the connection would be reset by what still comes, and the answer lost."""
+    async with gateway_server() as server:
+        for _ in range(20):
+            async with wire(server) as connection:
+                await connection.send(b"GET / HTTP/1.1\r\nx-long: " + b"x" * 2**20)
+                await asyncio.sleep(0.02)
+                connection.writer.write(b"x" * 1000)
+                await asyncio.sleep(0.02)
+                answer = await connection.answer()
+                assert answer is not None
+                assert answer.status == 431
+        await no_connections(server)

@@ -1,11 +1,16 @@
 """Where a request ends and the next begins, on raw sockets: what RFC 9112 asks, and nothing is parsed twice."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from engine.script import RequestScript, Script, emit
+from gateway.connections import connection_class
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers
 from tests.gateway.wire import Wire, wire
 
@@ -279,3 +284,59 @@ async def test_a_request_is_one_request_or_is_refused_and_the_connection_closed(
     async with gateway_server(PLAY) as server:
         assert await misses(server, TABLES[table]) == {}
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+class Sink(asyncio.Transport):
+    """Takes what is written; nobody is at the other end."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def is_closing(self) -> bool:
+        return False
+
+
+async def requests_in(segments: list[bytes]) -> list[tuple[str, str, bytes]]:
+    """Method, path and body of each request that a connection sees in these segments."""
+    seen: list[tuple[str, str, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        seen.append((scope["method"], scope["path"], body))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limited = connection_class(headers_seconds_max=60)
+    config = uvicorn.Config(app, http=limited, ws="none", lifespan="off", log_config=None)
+    config.load()
+    connection = limited(config=config, server_state=ServerState(), app_state={})
+    connection.connection_made(Sink())
+    for segment in segments:
+        connection.data_received(segment)
+    for _ in range(1000):
+        if not connection.busy:
+            break
+        await asyncio.sleep(0)
+    connection.connection_lost(None)
+    return seen
+
+
+async def test_wherever_segments_are_cut_the_requests_are_the_same() -> None:
+    """The same bytes cut in two at every place, and byte by byte."""
+    sent = [
+        (head("POST /a", H2C, sized(INNER)), INNER, ("POST", "/a", INNER)),
+        (head("GET /b", OFFERS["websocket"]), b"", ("GET", "/b", b"")),
+        (head("POST /c", OFFERS["two"], CHUNKED), in_chunks(INNER), ("POST", "/c", INNER)),
+        (head("POST /d", CHUNKED), in_chunks(b"hello"), ("POST", "/d", b"hello")),
+        (head("POST /e", OFFERS["made up"], sized(b"")), b"", ("POST", "/e", b"")),
+        (head("GET /f"), b"", ("GET", "/f", b"")),
+    ]
+    whole = b"".join(top + body for top, body, _ in sent)
+    expected = [request for _, _, request in sent]
+    cuts = [[whole[:at], whole[at:]] for at in range(1, len(whole))]
+    for segments in ([whole], [bytes([byte]) for byte in whole], *cuts):
+        assert await requests_in(segments) == expected, segments[0]

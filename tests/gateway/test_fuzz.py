@@ -229,7 +229,7 @@ NOT_JSON = [
     b'"text"',
     b"\x00" * 1000,
     b"\xff\xfe{\x00}\x00",
-    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf",
     bytes(range(256)) * 100,
     b"[" * 1_000_000,
     b'{"a":' * 200_000,

@@ -66,6 +66,7 @@ async def test_a_request_is_a_tree_of_spans_under_the_clients(
         "http.request.method": "POST",
         "http.route": "/v1/chat/completions",
         "http.response.status_code": 200,
+        "client.address": "127.0.0.1",
         "farebox.request_id": answer.headers["x-request-id"],
         "gen_ai.request.model": DEMO,
         "gen_ai.response.id": entry["request_id"],
