@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ class InnerServer(Server):
 
 
 @pytest.fixture
-def gateway_server(tmp_path: Path) -> GatewayServers:
+def gateway_server(tmp_path: Path, sqlite_template: Path) -> GatewayServers:
     """`async with gateway_server(script=..., cards=[...], **settings) as server`.
 
     `script` is what the engines play (by default they answer "ok"), `cards` are the models served, `settings` are
@@ -157,6 +158,9 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
         values = {"models": ",".join(cards), "data_dir": tmp_path, "source": "scripted:", "bootstrap_key": secret}
         values["cards"] = ",".join(map(str, card_files))
         known = Settings.model_validate(values | {"shutdown_seconds": 2.0} | settings)
+        file = tmp_path / "farebox.db"
+        if known.database == f"sqlite:///{file}" and not file.exists():
+            shutil.copyfile(sqlite_template, file)
         fleet = Fleet(load_catalog(known), scripted)
         async with open_gateway(known, fleet, resolve) as (gateway, _):
             await fleet.start()

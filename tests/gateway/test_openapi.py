@@ -255,6 +255,7 @@ POSTS: list[tuple[str, dict[str, object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), POSTS, ids=lambda value: str(value)[:60])
 async def test_answers_and_events_have_the_documented_fields_only(
     served: GatewayServer, path: str, body: dict[str, object]
@@ -288,6 +289,7 @@ GETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GETS)
 async def test_documents_have_the_documented_fields_only(served: GatewayServer, path: str) -> None:
     document = await document_of(served)

