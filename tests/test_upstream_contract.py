@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -272,3 +273,10 @@ def test_what_a_subclass_takes_from_its_base_is_there(engine: bool) -> None:
                 bases = ", ".join(base.__qualname__ for base in foreign[:2])
                 told = f"{kind.__module__}.{kind.__name__} uses self.{node.attr}, which {bases} no longer has"
                 assert node.attr in ours | theirs or hasattr(kind, node.attr), told
+
+
+def test_the_guide_names_files_that_exist() -> None:
+    guide = (ROOT / "docs" / "upgrading-vllm.md").read_text(encoding="utf-8")
+    names = {path.name for package in (*PRODUCT, "tests", "helm", "scripts") for path in (ROOT / package).rglob("*")}
+    for mentioned in re.findall(r"`([\w/.-]+\.py|(?:tests|helm|docs)/[\w/.-]+)`", guide):
+        assert (ROOT / mentioned).exists() if "/" in mentioned else mentioned in names, mentioned
