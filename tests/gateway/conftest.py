@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -60,7 +61,7 @@ class GatewayServer:
         assert key is not None
         return key
 
-    async def entries(self) -> list[dict[str, object]]:
+    async def entries(self) -> list[dict[str, Any]]:
         """The ledger's entries, once nothing waits to be written."""
         await self.gateway.ledger.flush()
         return await rows(self.database, "entries")
@@ -87,7 +88,7 @@ def _formats(request: pytest.FixtureRequest) -> None:
 GatewayServers = Callable[..., AbstractAsyncContextManager[GatewayServer]]
 
 
-async def rows(url: str, table: str) -> list[dict[str, object]]:
+async def rows(url: str, table: str) -> list[dict[str, Any]]:
     """All rows of a table of the database."""
     database = await Database.open(url)
     async with database.read() as connection:

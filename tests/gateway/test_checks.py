@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from gateway.parameters import Parameter, shipped_profiles
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import parse_json, validate, with_ranges
 
-MINIMAL = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
+MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
 COMPANIONS = {"top_logprobs": {"logprobs": True}}
 
 NUMBERS = [

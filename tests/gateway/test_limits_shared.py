@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,7 +45,7 @@ def chat() -> dict[str, object]:
     return {"model": DEMO, "messages": [{"role": "user", "content": "hello"}]}
 
 
-def key_with(**terms: int) -> Key:
+def key_with(**terms: Any) -> Key:
     return Key(7, 1, "test", "fb-test", "user", KeyTerms(**terms), 0)
 
 

@@ -228,8 +228,8 @@ def closed(schema: Any) -> Any:
             return schema
 
 
-CHAT = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}]}
-TOOLS = {"tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+CHAT: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}]}
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "get_weather"}}]}
 
 FUNCTION = {"type": "function"}
 LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
