@@ -37,7 +37,7 @@ check: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
 
 quick: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest --quick --numprocesses 2 --quiet $(ARGS)
+	@$(BIN)/python -m pytest --quick --numprocesses 2 --quiet -r fE $(ARGS)
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .

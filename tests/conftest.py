@@ -10,8 +10,9 @@ import pytest
 from tests import programs
 from tests.postgres import postgres
 from tests.server import Server, start_server
+from tests.sqlite import sqlite_template
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "sqlite_template"]
 
 ALL_MODELS = "all"
 TESTS = Path(__file__).resolve().parent

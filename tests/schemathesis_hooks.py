@@ -12,7 +12,7 @@ from schemathesis import GenerationMode
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     case.body = with_plain_integers(case.body)
     if case.path.startswith("/admin") and case.method != "GET" and "id" in case.path_parameters:
         spare_the_first(case.path_parameters)

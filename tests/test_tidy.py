@@ -54,7 +54,7 @@ def test_tests_use_no_mocks() -> None:
 
 
 def test_the_readmes_table_of_settings_is_current() -> None:
-    command = [sys.executable, ROOT / "scripts" / "settings_table.py", "--check"]
+    command: list[str | Path] = [sys.executable, ROOT / "scripts" / "settings_table.py", "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -72,7 +72,7 @@ def served(tmp_path: Path, installed: Path) -> Iterator[Server]:
     }
     environment = farebox_environment(tmp_path, **settings)
     with (tmp_path / "server.log").open("wb") as log:
-        command = [installed.with_name("farebox"), "serve"]
+        command: list[str | Path] = [installed.with_name("farebox"), "serve"]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
     server = Server(process, tmp_path, environment)
     try:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -17,7 +18,7 @@ DEMO = "farebox/demo"
 class Stream:
     """What one client saw of its stream. `failure` is what httpx raised, if anything."""
 
-    chunks: list[dict[str, object]] = field(default_factory=list)
+    chunks: list[dict[str, Any]] = field(default_factory=list)
     error: dict[str, object] | None = None
     done: bool = False
     failure: httpx.HTTPError | None = None
@@ -25,7 +26,7 @@ class Stream:
 
     @property
     def usage(self) -> dict[str, int]:
-        return next(chunk["usage"] for chunk in reversed(self.chunks) if "usage" in chunk)  # type: ignore[return-value]
+        return next(chunk["usage"] for chunk in reversed(self.chunks) if "usage" in chunk)
 
     async def run(self, http: httpx.AsyncClient, max_tokens: int) -> None:
         body = {

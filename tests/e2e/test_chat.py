@@ -1,6 +1,7 @@
 """`POST .../chat/completions` through the OpenAI SDK and as raw bytes, on the real engine."""
 
 import json
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -8,7 +9,7 @@ from openai import OpenAI
 from tests.server import Server
 
 DEMO = "farebox/demo"
-HELLO = [{"role": "user", "content": "Hello!"}]
+HELLO: Any = [{"role": "user", "content": "Hello!"}]
 CHEF = [
     {"role": "system", "content": "Respond like a michelin starred chef."},
     {"role": "user", "content": "Can you name at least two different techniques to cook lamb?"},
@@ -103,7 +104,7 @@ def test_greedy_answers_repeat(client: OpenAI) -> None:
 
 
 def test_a_second_turn_knows_the_first(client: OpenAI) -> None:
-    messages = [{"role": "user", "content": "My name is Ada."}]
+    messages: list[Any] = [{"role": "user", "content": "My name is Ada."}]
     first = client.chat.completions.create(model=DEMO, messages=messages, temperature=0)  # type: ignore[arg-type]
     messages += [
         {"role": "assistant", "content": first.choices[0].message.content or ""},

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -171,9 +172,17 @@ def test_structured_outputs_hold(
 
 
 def test_text_parts_are_a_text(client: OpenAI) -> None:
-    parts = [{"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]}]
-    answer = client.chat.completions.create(model=DEMO, messages=parts, temperature=0)  # type: ignore[arg-type]
-    assert answer.choices[0].message.content
+    def answer(content: Any) -> tuple[object, int]:
+        messages = [{"role": "user", "content": content}]
+        made = client.chat.completions.create(model=DEMO, messages=messages, temperature=0)  # type: ignore[arg-type]
+        assert made.usage is not None
+        return made.choices[0].message.content, made.usage.prompt_tokens
+
+    def parts(*texts: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    assert answer(parts("Hel", "lo!")) == answer(parts("Hello!")) == answer("Hello!")
+    assert answer(parts("Hel", "lo!")) != answer(parts("Hel"))
 
 
 def test_the_prefix_cache_is_counted_and_keyed(client: OpenAI) -> None:

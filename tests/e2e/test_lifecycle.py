@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.timeout(600)  # each test loads weights, on a machine t
 STREAMS = 32
 TOKENS = 600
 ENDLESS = 8000
-QUESTION = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5}
+QUESTION: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5}
 
 
 @contextmanager

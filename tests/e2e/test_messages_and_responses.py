@@ -102,7 +102,7 @@ def test_a_tool_is_called_and_its_result_answered(claude: anthropic.Anthropic, s
     else:
         message = claude.messages.create(**body)
     (call,) = message.content
-    assert (call.type, call.name, call.input) == ("tool_use", "get_weather", {"city": "Paris"})  # type: ignore[union-attr]
+    assert (call.type, call.name, call.input) == ("tool_use", "get_weather", {"city": "Paris"})  # type: ignore[union-attr, arg-type]
     assert message.stop_reason == "tool_use"
     result = {"type": "tool_result", "tool_use_id": call.id, "content": RESULT}  # type: ignore[union-attr]
     turns = [
@@ -195,7 +195,7 @@ def test_a_function_is_called_and_its_result_answered(client: openai.OpenAI, str
     else:
         response = client.responses.create(model=DEMO, input=asked, tools=tools, temperature=0)
     (call,) = response.output
-    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "get_weather", {"city": "Paris"})  # type: ignore[union-attr]
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "get_weather", {"city": "Paris"})  # type: ignore[union-attr, arg-type]
     result = {"type": "function_call_output", "call_id": call.call_id, "output": RESULT}  # type: ignore[union-attr]
     answer = client.responses.create(model=DEMO, input=[*asked, call, result], tools=tools, temperature=0)
     assert answer.output_text == "It is sunny and 21 degrees in Paris."

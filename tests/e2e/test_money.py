@@ -64,16 +64,17 @@ def test_cost_is_tokens_times_price_and_in_the_ledger(metered: Server, model: st
     assert wait_for_spent(metered, model, before + sum(costs)) == before + sum(costs)
 
 
-async def running(http: httpx.AsyncClient) -> float:
-    """vLLM's own count of requests that it works on."""
+async def of_vllm(http: httpx.AsyncClient, *names: str) -> int:
+    """The sum of some of vLLM's own metrics."""
     lines = (await http.get("/metrics")).text.splitlines()
-    values = [
-        float(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{"))
-    ]
+    values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(tuple(f"{name}{{" for name in names))]
     assert values, "vLLM's metrics are missing from /metrics"
-    return sum(values)
+    return int(sum(values))
+
+
+async def running(http: httpx.AsyncClient) -> int:
+    """vLLM's own count of requests that it works on."""
+    return await of_vllm(http, "vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
 async def wait_for_running(http: httpx.AsyncClient, wanted: int) -> None:
@@ -84,13 +85,27 @@ async def wait_for_running(http: httpx.AsyncClient, wanted: int) -> None:
     assert await running(http) == wanted
 
 
+GENERATED = ("vllm:generation_tokens_total",)
+
+
+async def sent_and_settled(server: Server, http: httpx.AsyncClient, body: dict[str, object]) -> int:
+    """Sends a request, waits until it is in the ledger and in vLLM's metrics, and gives its prompt's tokens."""
+    model, before, counted = str(body["model"]), spent(server), await of_vllm(http, *GENERATED)
+    usage = (await http.post("/v1/chat/completions", json=body)).json()["usage"]
+    assert wait_for_spent(server, model, before.get(model, Decimal(0)) + exact_cost(model, usage))
+    deadline = time.monotonic() + 15
+    while await of_vllm(http, *GENERATED) < counted + usage["completion_tokens"] and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    return int(usage["prompt_tokens"])
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
 async def test_disconnect_charges_generated_tokens_and_stops_the_engine(metered: Server, stream: bool) -> None:
     model = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
-    before = await asyncio.to_thread(spent, metered)
-    tokens_max = 100_000
-    body = {"model": model, "messages": LONG, "max_tokens": tokens_max, "ignore_eos": True, "stream": stream}
+    body = {"model": model, "messages": LONG, "max_tokens": 100_000, "ignore_eos": True, "stream": stream}
     async with metered.async_client() as http:
+        prompt_tokens = await sent_and_settled(metered, http, body | {"stream": False, "max_tokens": 1})
+        before, counted = spent(metered)[model], await of_vllm(http, *GENERATED)
         if stream:
             async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
                 lines = answer.aiter_lines()
@@ -101,10 +116,10 @@ async def test_disconnect_charges_generated_tokens_and_stops_the_engine(metered:
             with pytest.raises(httpx.ReadTimeout):
                 await http.post("/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=1.5))
         await wait_for_running(http, 0)
-    charged = await asyncio.to_thread(wait_for_spent, metered, model, before.get(model, Decimal(0)) + Decimal("1e-9"))
-    charged -= before.get(model, Decimal(0))
-    price_out = Decimal(PRICES[model][1]) / 10**6
-    assert 15 * price_out < charged < tokens_max * price_out / 2
+        generated = await of_vllm(http, *GENERATED) - counted
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": generated}
+    assert 15 < generated < 50_000
+    assert wait_for_spent(metered, model, before + Decimal("1e-9")) - before == exact_cost(model, usage)
 
 
 async def test_a_prompt_that_was_abandoned_before_its_first_token_is_paid_in_full(metered: Server) -> None:

@@ -1,6 +1,7 @@
 """`POST /v1/inference/{model}` on the real engine: the Llama 2 page's route."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,15 +11,15 @@ LLAMA2 = "meta-llama/Llama-2-70b-chat-hf"
 DEMO = "farebox/demo"
 
 
-def infer(server: Server, model: str = LLAMA2, **fields: object) -> dict[str, object]:
+def infer(server: Server, model: str = LLAMA2, **fields: Any) -> dict[str, Any]:
     with server.client() as http:
         answer = http.post(f"/v1/inference/{model}", json={"input": "Hello! How are", **fields})
     assert answer.status_code == 200, answer.text
-    document: dict[str, object] = answer.json()
+    document: dict[str, Any] = answer.json()
     return document
 
 
-def events(server: Server, **fields: object) -> list[dict[str, object]]:
+def events(server: Server, **fields: Any) -> list[dict[str, Any]]:
     body = {"input": "Hello! How are", "stream": True, **fields}
     with server.client() as http:
         answer = http.post(f"/v1/inference/{LLAMA2}", json=body)
@@ -62,7 +63,7 @@ def test_an_answer_that_ends_by_itself_ends_with_a_special_token(server: Server)
 
 
 def test_num_responses_and_seed(server: Server) -> None:
-    fields = {"num_responses": 2, "temperature": 2, "top_p": 1, "seed": 7, "max_new_tokens": 8}
+    fields: dict[str, Any] = {"num_responses": 2, "temperature": 2, "top_p": 1, "seed": 7, "max_new_tokens": 8}
     first, again = infer(server, **fields), infer(server, **fields)
     assert first["results"] == again["results"]
     one, two = (result["generated_text"] for result in first["results"])
@@ -83,7 +84,7 @@ def test_response_format_makes_json(server: Server) -> None:
 def test_stop_is_not_in_the_text_and_streams_the_same(server: Server) -> None:
     text = infer(server, max_new_tokens=20, temperature=0)["results"][0]["generated_text"]
     stop = text[7:10]
-    fields = {"max_new_tokens": 20, "temperature": 0, "stop": [stop]}
+    fields: dict[str, Any] = {"max_new_tokens": 20, "temperature": 0, "stop": [stop]}
     cut = infer(server, **fields)["results"][0]["generated_text"]
     assert cut == text[: text.index(stop)]
     tokens = events(server, **fields)

@@ -3,10 +3,12 @@
 import asyncio
 import importlib
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -59,7 +61,7 @@ class GatewayServer:
         assert key is not None
         return key
 
-    async def entries(self) -> list[dict[str, object]]:
+    async def entries(self) -> list[dict[str, Any]]:
         """The ledger's entries, once nothing waits to be written."""
         await self.gateway.ledger.flush()
         return await rows(self.database, "entries")
@@ -86,7 +88,7 @@ def _formats(request: pytest.FixtureRequest) -> None:
 GatewayServers = Callable[..., AbstractAsyncContextManager[GatewayServer]]
 
 
-async def rows(url: str, table: str) -> list[dict[str, object]]:
+async def rows(url: str, table: str) -> list[dict[str, Any]]:
     """All rows of a table of the database."""
     database = await Database.open(url)
     async with database.read() as connection:
@@ -132,7 +134,7 @@ class InnerServer(Server):
 
 
 @pytest.fixture
-def gateway_server(tmp_path: Path) -> GatewayServers:
+def gateway_server(tmp_path: Path, sqlite_template: Path) -> GatewayServers:
     """`async with gateway_server(script=..., cards=[...], **settings) as server`.
 
     `script` is what the engines play (by default they answer "ok"), `cards` are the models served, `settings` are
@@ -159,6 +161,9 @@ def gateway_server(tmp_path: Path) -> GatewayServers:
         values = {"models": ",".join(cards), "data_dir": tmp_path, "source": "scripted:", "bootstrap_key": secret}
         values["cards"] = ",".join(map(str, card_files))
         known = Settings.model_validate(values | {"shutdown_seconds": 2.0} | settings)
+        file = tmp_path / "farebox.db"
+        if known.database == f"sqlite:///{file}" and not file.exists():
+            shutil.copyfile(sqlite_template, file)
         fleet = Fleet(load_catalog(known), scripted)
         async with open_gateway(known, fleet, resolve) as (gateway, _):
             await fleet.start()

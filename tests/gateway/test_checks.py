@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import parse_json, with_ranges
 from tests.gateway.checking import validate
 
-MINIMAL = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
+MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
 COMPANIONS = {"top_logprobs": {"logprobs": True}}
 
 NUMBERS = [
@@ -62,8 +63,9 @@ def outside(parameter: Parameter) -> list[Decimal]:
 def test_bounds_are_the_pages(profile: object, name: str, parameter: Parameter) -> None:
     profile_name = profile.name  # type: ignore[attr-defined]
     assert inside(parameter), "a parameter without bounds can't be checked"
+    exactly = int if parameter.kind == "integer" else float
     for value in inside(parameter):
-        assert getattr(parse(profile_name, name, str(value)), name) == float(value) or parameter.kind == "integer"
+        assert getattr(parse(profile_name, name, str(value)), name) == exactly(value)
     for value in outside(parameter):
         with pytest.raises(InvalidParameter) as caught:
             parse(profile_name, name, str(value))

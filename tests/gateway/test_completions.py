@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -36,11 +37,11 @@ async def server(gateway_server: GatewayServers) -> AsyncIterator[GatewayServer]
         yield running
 
 
-async def post(server: GatewayServer, **body: object) -> dict[str, object]:
+async def post(server: GatewayServer, **body: object) -> dict[str, Any]:
     async with server.client() as http:
         answer = await http.post(COMPLETIONS, json={"model": DEMO, **body})
     assert answer.status_code == 200, answer.text
-    document: dict[str, object] = answer.json()
+    document: dict[str, Any] = answer.json()
     return document
 
 
@@ -51,7 +52,7 @@ async def refusal(server: GatewayServer, **body: object) -> tuple[int, dict[str,
     return answer.status_code, answer.json()["error"]
 
 
-async def stream(server: GatewayServer, **body: object) -> list[dict[str, object]]:
+async def stream(server: GatewayServer, **body: object) -> list[dict[str, Any]]:
     """The chunks, after a look at their framing."""
     async with server.client() as http:
         answer = await http.post(COMPLETIONS, json={"model": DEMO, "stream": True, **body})
@@ -187,6 +188,22 @@ async def test_a_prompt_that_fills_the_context_is_refused_by_its_field(server: G
     assert (status, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
 
 
+NO_PROMPTS: tuple[Any, ...] = (
+    [],
+    [[]],
+    7,
+    True,
+    {"a": 1},
+    ["a", 1],
+    [1, "a"],
+    [1.5],
+    [True],
+    [-1],
+    [[1], "a"],
+    [2**31],
+)
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "param", "words"),
     [
@@ -203,10 +220,7 @@ async def test_a_prompt_that_fills_the_context_is_refused_by_its_field(server: G
         ({"prompt": [1], "response_format": {"type": "json_object"}}, 422, "prompt", "texts"),
         ({"prompt": ""}, 422, "prompt", "empty"),
         ({}, 422, "prompt", "missing"),
-        *(
-            ({"prompt": prompt}, 422, "prompt", "a list of token ids")
-            for prompt in ([], [[]], 7, True, {"a": 1}, ["a", 1], [1, "a"], [1.5], [True], [-1], [[1], "a"], [2**31])
-        ),
+        *(({"prompt": prompt}, 422, "prompt", "a list of token ids") for prompt in NO_PROMPTS),
         ({"prompt": [2**30]}, 400, "prompt", "vocabulary"),
     ],
     ids=str,

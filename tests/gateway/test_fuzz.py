@@ -37,6 +37,7 @@ from gateway.settings import Settings
 from pricing.ledger import Ledger
 from pricing.reservation import Reservation, ReserveRequest
 
+pytestmark = pytest.mark.slow
 DEMO = "farebox/demo"
 ERROR_BYTES_MAX = 8 * 2**10
 BODY_BYTES_MAX = 4 * 2**20

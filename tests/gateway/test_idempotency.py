@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,7 +28,7 @@ NATIVE = f"/v1/inference/{DEMO}"
 WORDS = "one two three four five six seven"
 DAY_MS = 86_400_000
 
-ROUTES = {
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, {"model": DEMO, "messages": [{"role": "user", "content": "hello"}]}),
     "completions": (COMPLETIONS, {"model": DEMO, "prompt": "hello"}),
     "native": (NATIVE, {"input": "hello"}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ class HandClock:
         return self.now
 
 
-def key_with(**terms: int) -> Key:
+def key_with(**terms: Any) -> Key:
     return Key(7, 1, "test", "fb-test", "user", KeyTerms(**terms), 0)
 
 
@@ -38,7 +39,7 @@ def playing(*steps: Step) -> Script:
     return Script((RequestScript(steps),))
 
 
-async def statuses(client: httpx.AsyncClient, count: int, **fields: object) -> list[int]:
+async def statuses(client: httpx.AsyncClient, count: int, **fields: Any) -> list[int]:
     answers = await asyncio.gather(*(client.post(CHAT, json=chat(**fields)) for _ in range(count)))
     return sorted(answer.status_code for answer in answers)
 
@@ -168,7 +169,7 @@ async def test_slots_hold_exactly_as_many_as_allowed_and_are_freed(gateway_serve
         for _ in range(2):
             async with server.client(secret) as client:
                 waiting = {asyncio.create_task(client.post(CHAT, json=chat())) for _ in range(100)}
-                refused = []
+                refused: list[int] = []
                 while len(refused) < 91:
                     done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                     refused += [task.result().status_code for task in done]

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -45,7 +46,7 @@ def chat() -> dict[str, object]:
     return {"model": DEMO, "messages": [{"role": "user", "content": "hello"}]}
 
 
-def key_with(**terms: int) -> Key:
+def key_with(**terms: Any) -> Key:
     return Key(7, 1, "test", "fb-test", "user", KeyTerms(**terms), 0)
 
 

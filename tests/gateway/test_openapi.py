@@ -231,8 +231,8 @@ def closed(schema: Any) -> Any:
             return schema
 
 
-CHAT = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}]}
-TOOLS = {"tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+CHAT: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "Hello!"}]}
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "get_weather"}}]}
 
 FUNCTION = {"type": "function"}
 LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
@@ -258,6 +258,7 @@ POSTS: list[tuple[str, dict[str, object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), POSTS, ids=lambda value: str(value)[:60])
 async def test_answers_and_events_have_the_documented_fields_only(
     served: GatewayServer, path: str, body: dict[str, object]
@@ -291,6 +292,7 @@ GETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GETS)
 async def test_documents_have_the_documented_fields_only(served: GatewayServer, path: str) -> None:
     document = await document_of(served)

@@ -14,22 +14,8 @@ from pathlib import Path
 import pytest
 
 from pricing.database import Database
-from pricing.migrations import upgrade
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sqlite") / "template.db"
-
-    async def make() -> None:
-        database = await Database.open(f"sqlite:///{path}")
-        await upgrade(database)
-        await database.close()
-
-    asyncio.run(make())
-    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

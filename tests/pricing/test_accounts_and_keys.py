@@ -227,7 +227,7 @@ async def test_accounts_near_their_limits_are_counted(world: World) -> None:
     for name, limit in (
         ("unlimited", NO_LIMIT),
         ("fresh", Limit(LimitKind.TOTAL, FIVE_USD)),
-        ("near", Limit(LimitKind.PREPAID, 10 * TOKEN)),
+        ("near", Limit(LimitKind.PREPAID, Picodollars(10 * TOKEN))),
         ("empty", Limit(LimitKind.DAY, Picodollars(0))),
     ):
         await world.accounts.create(name, Limit(limit.kind, Picodollars(limit.amount)), actor="ops")

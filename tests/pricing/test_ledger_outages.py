@@ -20,7 +20,7 @@ from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.prepared import Link
 from pricing.reservation import Outcome
-from tests.pricing.conftest import PostgresServer
+from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import TOKEN, World, quick, used
 
 Step = Callable[[], Awaitable[None]]

@@ -16,7 +16,7 @@ from pricing.database import Database
 from pricing.errors import SchemaMismatch
 from pricing.ledger import Ledger
 from pricing.migrations import REVISION, check, upgrade
-from tests.pricing.conftest import PostgresServer
+from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World
 
 

@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import AsyncIterator
 from datetime import date
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -23,7 +24,7 @@ from pricing.usage import Usage
 from tests.pricing.ledger_world import DAY, NOON, TOKEN, World, used
 
 
-async def spend(world: World, ledger: Ledger, key: Key, tokens: int, **changes: object) -> None:
+async def spend(world: World, ledger: Ledger, key: Key, tokens: int, **changes: Any) -> None:
     reservation = ledger.reserve(world.request(key, 100, **changes))
     await reservation.stands()
     reservation.settle(used(tokens - 1), Outcome.FINISHED)
