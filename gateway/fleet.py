@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine.base import Engine, EngineSpec, EngineState, Renderer
+from engine.log_lines import requests_come
 from gateway.catalog import Catalog, Model
 from gateway.errors import NotFound, Unavailable
 
@@ -57,6 +58,7 @@ class Fleet:
         for engine in self._engines:
             log.info("loading %s", engine.spec.source)
             await engine.start()
+            requests_come()
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
                     self._served[model.name] = Served(model, engine, engine.renderer(model.chat_format))

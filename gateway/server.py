@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.fleet import Fleet
 from gateway.http_server import BACKLOG, Server
 from gateway.settings import Settings
 from gateway.state import Gateway
+from gateway.streams import Streams
 from gateway.welcome import welcome
 
 log = logging.getLogger("farebox")
@@ -66,7 +68,7 @@ def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
     return listeners
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, streams: Streams) -> None:
     """Serve until a signal comes. Raises ServeError, CatalogError, PricingError, EngineStartError."""
     fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
@@ -74,7 +76,7 @@ async def serve(settings: Settings) -> None:
         async with open_gateway(settings, fleet) as (gateway, first_keys):
             server = Server(gateway)
             await serve_gateway(
-                gateway, server, listener, lambda: greet(settings, gateway.catalog, listener, first_keys)
+                gateway, server, listener, lambda: greet(streams, settings, gateway.catalog, listener, first_keys)
             )
 
 
@@ -82,10 +84,12 @@ def log_listening(listener: socket.socket) -> None:
     log.info("listening on http://%s:%d; models are being loaded", *listener.getsockname()[:2])
 
 
-def greet(settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys) -> None:
+def greet(
+    streams: Streams, settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys
+) -> None:
     """Print what one can do now."""
     host, port = listener.getsockname()[:2]
-    print(welcome(settings, catalog, host, port, first_keys), flush=True)
+    streams.say(welcome(settings, catalog, host, port, first_keys))
 
 
 async def serve_gateway(gateway: Gateway, server: Server, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -116,14 +120,15 @@ async def _load(fleet: Fleet, server: Server, ready: Callable[[], None]) -> None
         raise
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, streams: Streams | None = None) -> None:
     """Serve until a signal comes: in this process, or in several. What `serve` raises, and SettingsError."""
+    streams = streams or Streams(sys.stdout, sys.stderr)
     if settings.workers > 1:
         from gateway.workers import supervise  # for most there is nothing to supervise
 
-        run_in_loop(supervise(settings))
+        run_in_loop(supervise(settings, streams))
     else:
-        run_in_loop(serve(settings))
+        run_in_loop(serve(settings, streams))
 
 
 def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
