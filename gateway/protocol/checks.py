@@ -18,7 +18,8 @@ from gateway.protocol.schema import JSONSchema, describe_nulls
 
 JSONObject = dict[str, object]
 Unsupported = tuple[str, str, object]  # the field, why not, and what was sent
-NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
+# Pydantic's names of a union's members; the last ones are those of JsonValue.
+NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable", "dict", "list", "float"}
 
 
 class Body(BaseModel):
@@ -28,7 +29,8 @@ class Body(BaseModel):
     `tool_choice` that lets a model without tool calling be sent tools.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it stands.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
     NO_CALLS: ClassVar[JSONSchema] = {"const": "none"}
@@ -188,6 +190,8 @@ def _explain(fault: ErrorDetails, body: type[Body], parameters: Mapping[str, Par
             message = f"`{path}` must be a list; got {sent}."
         case "dict_type" | "model_type" | "model_attributes_type":
             message = f"`{path}` must be an object; got {sent}."
+        case "finite_number":
+            message = f"`{path}` is beyond the numbers that can be computed with, which go up to 1.8e308."
         case "literal_error":
             message = f"`{path}` must be {fault.get('ctx', {}).get('expected', 'another value')}; got {sent}."
         case _:
