@@ -61,7 +61,7 @@ class Fleet:
             requests_come()
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
-                    self._served[model.name] = Served(model, engine, engine.renderer(model.chat_format))
+                    self._served[model.name] = Served(model, engine, _renderer(model, engine))
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:
@@ -95,3 +95,14 @@ class Fleet:
             code="engine_dead",
             retry_after_seconds=30,
         )
+
+
+def _renderer(model: Model, engine: Engine) -> Renderer:
+    renderer = engine.renderer(model.chat_format)
+    if model.card.task == "generate" and not renderer.chats:
+        log.warning(
+            "%s has no chat template: it goes on from texts (/v1/completions, /v1/inference) and refuses "
+            "conversations. If it was made for them, put its template into the card's `chat_template`.",
+            model.name,
+        )
+    return renderer
