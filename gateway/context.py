@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -25,7 +25,7 @@ STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, 
 class RequestContext:
     """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
 
-    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "route", "status", "trace")
+    __slots__ = ("arrived", "code", "fields", "headers", "id", "model", "next_number", "route", "status", "trace")
 
     def __init__(self, request_id: str, route: str, trace: Trace) -> None:
         self.id = request_id
@@ -37,6 +37,7 @@ class RequestContext:
         self.code = ""
         self.fields: dict[str, object] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # more headers of the answer, whatever it will be
+        self.next_number: Callable[[], int] = int  # of the stream's next event, where events are numbered
 
     def fail(self, code: str, error: BaseException) -> None:
         """Remember why it failed, and log what nobody expected."""

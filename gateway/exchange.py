@@ -196,7 +196,8 @@ class Exchange:
     async def _end_with(self, error: Exception) -> None:
         known = from_exception(error)
         self.context.fail(known.code, error)
-        await self._send_event(error_event(known, self.context.route, self.context.id))
+        number = self.context.next_number()
+        await self._send_event(error_event(known, self.context.route, self.context.id, number))
 
     async def _send_event(self, event: bytes) -> None:
         await self.send({"type": "http.response.body", "body": event, "more_body": True})

@@ -37,6 +37,7 @@ async def responses(exchange: Exchange) -> None:
         new_id("resp", "_"), served, prompt, sampling, stream=body.stream, user=body.user
     ) as metered:
         items = form.items()
+        exchange.context.next_number = lambda: items.number
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))
         else:
