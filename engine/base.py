@@ -70,7 +70,8 @@ class Conversation:
     """A chat request as far as the prompt and the parsing of the answer depend on it.
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
-    message is the beginning of the answer, and the model goes on from it.
+    message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
+    messages came in.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -82,6 +83,7 @@ class Conversation:
     chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
     cache_salt: str | None = None
     continue_final: bool = False
+    param: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,10 @@ class TokenCounts:
 
 class Renderer(Protocol):
     """Turns conversations and texts into prompts, in the format of one model card."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether it can: a model without a chat template only goes on from texts."""
 
     async def chat(self, conversation: Conversation) -> Prompt:
         """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""

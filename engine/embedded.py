@@ -65,6 +65,7 @@ class EmbeddedEngine:
             self._logs = environment.EngineLogs()
             self._loaded = await self._load(self._logs.config_path)
             await self._loaded.warm_up()
+            self._logs.requests_come()
         except Exception as error:
             sentence = reason(self._spec, error, self._logs)
             self._state = EngineState.DEAD

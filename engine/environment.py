@@ -1,6 +1,7 @@
 """What vLLM reads from the environment, set before it is imported, and only where the operator has set nothing."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -19,10 +20,17 @@ _PROGRESS = (
     "vllm.compilation.backends",
 )
 
-# Warnings that every start without a GPU or without compilation gives: nothing in them is for the operator to mend.
-_KNOWN = ("vllm.config.vllm", "vllm.platforms.cpu", "vllm.triton_utils", "vllm.v1.worker.cpu_worker")
+# What every start without a GPU, without compilation or from a local disk gives: nothing in it is for the operator.
+_KNOWN = (
+    "vllm.config.vllm",
+    "vllm.platforms.cpu",
+    "vllm.triton_utils",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.model_loader.weight_utils",
+)
 
-_LOGGING = {"VLLM_LOGGING_LEVEL", "VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING"}
+# With these an operator takes vLLM's logging over, whatever it then logs.
+_TAKEN_OVER = {"VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING"}
 
 # The variables that this module has set: what else is there is the operator's.
 _ours: set[str] = set()
@@ -34,9 +42,12 @@ def prepare(local: bool) -> None:
         _set("VLLM_NO_USAGE_STATS", "1")
     # A fork of a process that has threads and an event loop can inherit a lock that nobody will release.
     _set("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    if not _operator_logs():
+    if not logging_taken_over():
         # Until the file of `EngineLogs` is read, in this process and in each of vLLM's own.
         _set("VLLM_LOGGING_LEVEL", "WARNING")
+        logging.getLogger("vllm").setLevel(_level())
+        for name in _quiet():
+            logging.getLogger(name).setLevel("ERROR")
     if local:
         _set("HF_HUB_OFFLINE", "1")
     elif "HF_HUB_OFFLINE" in _ours:
@@ -60,9 +71,20 @@ def _set(name: str, value: str) -> None:
         _ours.add(name)
 
 
-def _operator_logs() -> bool:
-    """Whether the operator has configured vLLM's logging."""
-    return bool((_LOGGING & os.environ.keys()) - _ours)
+def logging_taken_over() -> bool:
+    """Whether the operator has configured vLLM's logging, which is then left alone."""
+    return bool(_TAKEN_OVER & os.environ.keys())
+
+
+def _level() -> str:
+    """Of vLLM's loggers: the operator's, if set; with our own at debug, what vLLM would show by itself."""
+    if "VLLM_LOGGING_LEVEL" not in _ours and "VLLM_LOGGING_LEVEL" in os.environ:
+        return os.environ["VLLM_LOGGING_LEVEL"].upper()
+    return "INFO" if logging.getLogger().isEnabledFor(logging.DEBUG) else "WARNING"
+
+
+def _quiet() -> tuple[str, ...]:
+    return _KNOWN if _level() == "WARNING" else ()
 
 
 class EngineLogs:
@@ -74,11 +96,16 @@ class EngineLogs:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="farebox-engine-")
         self._failures = Path(self._folder.name) / "failures.log"
+        self._requests_come = Path(self._folder.name) / "requests"
         self.config_path: str | None = None
-        if not _operator_logs():
+        if not logging_taken_over():
             path = Path(self._folder.name) / "logging.json"
-            path.write_text(json.dumps(_logging_config(str(self._failures), log_lines.in_use())))
+            path.write_text(json.dumps(_logging_config(str(self._failures), str(self._requests_come))))
             self.config_path = str(path)
+
+    def requests_come(self) -> None:
+        """The engine is loaded: from now on its processes may meet what clients say."""
+        self._requests_come.touch()
 
     def cause(self) -> str | None:
         """The last line of the first traceback that one of vLLM's processes logged."""
@@ -95,23 +122,29 @@ class EngineLogs:
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b: .")
 
 
-def _logging_config(failures: str, json_lines: bool) -> dict[str, object]:
-    line = {"format": "%(asctime)s %(levelname)s vllm: %(message)s", "datefmt": "%H:%M:%S"}
-    loggers: dict[str, object] = {name: {"level": "INFO"} for name in _PROGRESS}
-    loggers |= {name: {"level": "ERROR"} for name in _KNOWN}
-    loggers["vllm"] = {"handlers": ["console", "failures"], "level": "WARNING", "propagate": False}
+def _logging_config(failures: str, marker: str) -> dict[str, object]:
+    loggers: dict[str, object] = {}
+    if (level := _level()) == "WARNING":
+        loggers = {name: {"level": "INFO"} for name in _PROGRESS}
+    loggers |= {name: {"level": "ERROR"} for name in _quiet()}
+    loggers["vllm"] = {"handlers": ["console", "failures"], "level": level, "propagate": False}
+    ours = log_lines.outlet()
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "line": {"()": "engine.log_lines.JSONLines"} if json_lines else line,
-            "bare": {"format": "%(message)s"},
-        },
+        "formatters": {"bare": {"format": "%(message)s"}},
+        "filters": {"before_requests": {"()": "engine.log_lines.BeforeRequests", "marker": marker}},
         "handlers": {
-            "console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"},
+            "console": {
+                "()": "engine.log_lines.Outlet",
+                "form": ours.form if ours is not None else "text",
+                "mark": ours.mark_below if ours is not None else "",
+                "marker": marker,
+            },
             "failures": {
                 "class": "logging.FileHandler",
                 "formatter": "bare",
+                "filters": ["before_requests"],
                 "level": "ERROR",
                 "filename": failures,
                 "delay": True,

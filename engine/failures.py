@@ -2,10 +2,13 @@
 
 import logging
 import re
+from collections.abc import Iterator
 
 import vllm.exceptions as v
+from jinja2.exceptions import TemplateError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from engine.base import Conversation
 from engine.errors import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
 
 _log = logging.getLogger(__name__)
@@ -54,12 +57,41 @@ def translate(error: BaseException, *, param: str = "messages") -> EngineError:
         return EngineDead(ENGINE_DEAD)
     if kind is PromptError or (kind is None and isinstance(error, BARE)):
         named = getattr(error, "parameter", None)
+        if isinstance(error, RecursionError):
+            return PromptError(f"`{param}` is nested too deeply.", param)
         return prompt_error(str(error.args[0]) if error.args else "", named or param)
     if kind is EngineOverloaded:
         return EngineOverloaded("The engine's queue is full; try again in a moment.")
     # The text of an unknown error may hold parts of a prompt: only its class is logged.
     _log.error("A request failed in the engine: %s", type(error).__name__)
     return GenerationFailed("The engine failed on this request; the same request may work when sent again.")
+
+
+def template_error(error: BaseException, conversation: Conversation) -> PromptError | None:
+    """A sentence of ours where a chat template, or transformers around it, failed by itself; else None.
+
+    Where a template refuses in its own words (`raise_exception`), those are for the client. Python's aren't, and
+    transformers' can hold the whole prompt.
+    """
+    cause = error.__cause__ if isinstance(error, v.VLLMValidationError) else None
+    if cause is None or any(type(one) is TemplateError for one in _chain(cause)):
+        return None
+    if conversation.chat_template_kwargs:
+        return PromptError(
+            "The model's chat template can't work with these `chat_template_kwargs`.", "chat_template_kwargs"
+        )
+    if conversation.continue_final:
+        return PromptError(
+            "The model's chat template changes the last message, so that it can't be gone on from. End with another.",
+            conversation.param,
+        )
+    return PromptError("The model's chat template can't lay out this conversation.", conversation.param)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def prompt_error(message: str, param: str) -> PromptError:

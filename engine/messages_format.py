@@ -16,6 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 
 from engine.base import Conversation, Delta, JSONValue, ResponseFormat
 from engine.failures import BARE, translate
+from engine.json_text import parsed_object
 
 TURNS_AT_ONCE = 250  # validating them takes 5 ms
 
@@ -160,11 +161,15 @@ def _whole_call(call: Mapping[str, str]) -> dict[str, object]:
 
 def _arguments(text: str) -> dict[str, object]:
     """A tool's `input` is an object in Anthropic's format, even where the model's JSON was cut off: what is there."""
+    whole = parsed_object(text)
+    if whole is not None:
+        return whole
     try:
         found = partial_json_parser.loads(text)
-    except (ValueError, IndexError, AssertionError):  # what its callers in vLLM expect of it
+        # Written anew, since it reads numbers as Python does.
+        return parsed_object(json.dumps(found)) or {}
+    except (ValueError, IndexError, AssertionError, RecursionError):  # what its callers in vLLM expect of it
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _with_cost(event: str, usage: Usage) -> bytes:

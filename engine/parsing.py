@@ -1,6 +1,7 @@
 """A model's text back into a message: content, reasoning and tool calls, with vLLM's parsers."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,10 @@ from vllm.renderers.chat_utils import make_tool_call_id
 from vllm.tokenizers import TokenizerLike
 
 from engine.base import ToolCallDelta
+from engine.json_text import Mended, mended, whole_characters
+
+NUMBER_CHARACTERS_MAX = 32
+_WITHIN_NUMBER = re.compile(r"(?<![\w.])-?\d[\d.eE+-]*\Z")
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +62,9 @@ class ChoiceParser:
 
     vLLM's streaming parsers lose text in cases where `Parser.parse` on the whole doesn't: Llama's swallows JSON that
     turns out not to be a call, misses a call that follows words, and needs several pieces to report one call. So the
-    end of a stream is compared with the whole, and what was lost is sent with the last piece.
+    end of a stream is compared with the whole, and what was lost is sent with the last piece. And they send a number as
+    Python writes what there is of it, which the next digit may change ("15e-1" came out as "155"): a piece that ends
+    within a number waits for the next.
     """
 
     def __init__(self, context: ChatContext, prompt_token_ids: Sequence[int]) -> None:
@@ -67,7 +74,10 @@ class ChoiceParser:
         self._text = ""
         self._token_ids: list[int] = []
         self._sent = ""
-        self._arguments: list[str] = []
+        self._arguments: list[str] = []  # of each call, as sent
+        self._mended: list[Mended] = []
+        self._broken = False
+        self._waiting: tuple[str, list[int]] = ("", [])  # text and token ids that end within a number
 
     @property
     def made_calls(self) -> bool:
@@ -80,22 +90,44 @@ class ChoiceParser:
         """The next piece of a stream."""
         self._text += text
         self._token_ids += token_ids
-        message = self._parser.parse_delta(
-            text,
-            list(token_ids),
-            self._context.request,
-            prompt_token_ids=self._prompt_token_ids,
-            finished=finished,
-        )
-        parsed = self._track(message)
+        text, token_ids = self._waiting[0] + text, [*self._waiting[1], *token_ids]
+        within = len(text) <= NUMBER_CHARACTERS_MAX and _WITHIN_NUMBER.search(self._text[-NUMBER_CHARACTERS_MAX:])
+        if within and not finished:
+            self._waiting = (text, token_ids)
+            return Parsed()
+        self._waiting = ("", [])
+        parsed = self._track(self._delta(text, token_ids, finished))
         if finished:
+            for index, arguments in enumerate(self._mended):
+                self._append(parsed, index, arguments.end())
             self._add_lost(parsed)
         return parsed
 
+    def _delta(self, text: str, token_ids: Sequence[int], finished: bool) -> DeltaMessage | None:
+        """What vLLM's parser makes of a piece. Once it has failed, text stays text."""
+        if not self._broken:
+            try:
+                return self._parser.parse_delta(
+                    text,
+                    list(token_ids),
+                    self._context.request,
+                    prompt_token_ids=self._prompt_token_ids,
+                    finished=finished,
+                )
+            except Exception as error:  # what the model wrote must not cost the answer
+                _failed(error)
+                self._broken = True
+                text = text if self._arguments else _rest(self._text, self._sent)  # and what it kept back
+        return DeltaMessage(content=text)
+
     def whole(self, text: str, token_ids: Sequence[int]) -> Parsed:
         """The whole output at once."""
-        reasoning, content, calls = self._parse(self._parser, text, token_ids)
-        parsed = Parsed(text=content or "", reasoning=reasoning)
+        try:
+            reasoning, content, calls = self._parse(self._parser, text, token_ids)
+        except Exception as error:  # as above
+            _failed(error)
+            reasoning, content, calls = None, text, None
+        parsed = Parsed(whole_characters(content or ""), whole_characters(reasoning) if reasoning else None)
         for call in self._allowed(calls):
             parsed.tool_calls.append(self._new_call(call))
         return parsed
@@ -110,40 +142,53 @@ class ChoiceParser:
         return (calls or [])[: 1 if self._context.request.parallel_tool_calls is False else None]
 
     def _new_call(self, call: FunctionCall) -> ToolCallDelta:
-        self._arguments.append(call.arguments)
+        arguments = mended(call.arguments)
+        self._arguments.append(arguments)
         index = len(self._arguments) - 1
-        return ToolCallDelta(index, call.id or make_tool_call_id(), call.name, call.arguments)
+        return ToolCallDelta(index, call.id or make_tool_call_id(), whole_characters(call.name), arguments)
 
     def _track(self, message: DeltaMessage | None) -> Parsed:
         if message is None:
             return Parsed()
-        parsed = Parsed(text=message.content or "", reasoning=message.reasoning or None)
+        reasoning = whole_characters(message.reasoning) if message.reasoning else None
+        parsed = Parsed(whole_characters(message.content or ""), reasoning)
         self._sent += parsed.text
         for call in message.tool_calls or []:
             if call.index > 0 and self._context.request.parallel_tool_calls is False:
                 continue
-            while len(self._arguments) <= call.index:
+            while len(self._mended) <= call.index:
                 self._arguments.append("")
+                self._mended.append(Mended())
             name = call.function.name if call.function else None
-            arguments = (call.function.arguments if call.function else None) or ""
+            arguments = self._mended[call.index].feed((call.function.arguments if call.function else None) or "")
             self._arguments[call.index] += arguments
-            parsed.tool_calls.append(ToolCallDelta(call.index, call.id, name, arguments))
+            parsed.tool_calls.append(
+                ToolCallDelta(call.index, call.id, whole_characters(name) if name else name, arguments)
+            )
         return parsed
+
+    def _append(self, parsed: Parsed, index: int, arguments: str) -> None:
+        if arguments:
+            self._arguments[index] += arguments
+            parsed.tool_calls.append(ToolCallDelta(index, arguments=arguments))
 
     def _add_lost(self, parsed: Parsed) -> None:
         try:
             _, content, calls = self._parse(self._context.parser(), self._text, self._token_ids)
-        except Exception as error:  # a parser's fault at the end must not cost the answer that has been sent
-            _log.warning("The tool parser failed on a whole answer: %s", type(error).__name__)
+        except Exception as error:  # as above
+            _failed(error)
             return
         for index, call in enumerate(self._allowed(calls)):
             if index >= len(self._arguments):
                 parsed.tool_calls.append(self._new_call(call))
-            elif rest := _rest(call.arguments, self._arguments[index]):
-                self._arguments[index] += rest
-                parsed.tool_calls.append(ToolCallDelta(index, arguments=rest))
+            else:
+                self._append(parsed, index, _rest(mended(call.arguments), self._arguments[index]))
         if not self._arguments:
             parsed.text += _rest(content or "", self._sent)
+
+
+def _failed(error: Exception) -> None:
+    _log.warning("The parser of the model's output failed (%s); the output is passed on as it is", type(error).__name__)
 
 
 def _rest(whole: str, sent: str) -> str:

@@ -1,10 +1,12 @@
 """Conversations and texts into prompts, with vLLM's chat templates, tokenizer and parsers."""
 
 import difflib
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionRequest,
@@ -14,7 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.inputs import EngineInput, TextPrompt, tokens_input
 from vllm.parser import Parser
 from vllm.reasoning import ReasoningParserManager
-from vllm.renderers import TokenizeParams
+from vllm.renderers import TokenizeParams, hf
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
@@ -22,7 +24,8 @@ from vllm.tool_parsers import ToolParserManager
 from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.core import Core
 from engine.errors import EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
-from engine.failures import BARE, prompt_error, translate
+from engine.failures import BARE, prompt_error, template_error, translate
+from engine.history import calls_apart, own_messages
 from engine.parsing import ChatContext
 from engine.quick_rendering import take_turns
 from engine.sampling import UNCONSTRAINED, Constraints
@@ -51,6 +54,11 @@ class _Request(ChatCompletionRequest):
 
 
 _DEFAULTS = _Request.model_construct(messages=[])
+
+# What vLLM and transformers pass to a template, or to each other on the way, themselves.
+_RESERVED = frozenset({"messages", "conversations", "model_config", "tokenizer"}).union(
+    inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+) - {"tools", "documents", "add_generation_prompt", "continue_final_message"}
 _EMPTY_LISTS = [name for name, value in _DEFAULTS.__dict__.items() if value == []]
 
 
@@ -76,6 +84,7 @@ class VLLMRenderer:
         _check_parser("tool_call_parser", chat_format.tool_call_parser, ToolParserManager.list_registered())
         _check_parser("reasoning_parser", chat_format.reasoning_parser, ReasoningParserManager.list_registered())
         self._format = chat_format
+        self._chats = _has_template(core, chat_format)
         try:
             self._online = OnlineRenderer(
                 core.model_config,
@@ -95,20 +104,44 @@ class VLLMRenderer:
                 f"tokenizer of {core.model_config.model!r} ({cause}); name other parsers in the model card."
             ) from error
 
+    @property
+    def chats(self) -> bool:
+        return self._chats
+
     async def chat(self, conversation: Conversation) -> Prompt:
         await take_turns()
+        if not self._chats:
+            raise UnsupportedFeature(
+                "This model has no chat template, so it can't answer conversations; send a text to /v1/completions.",
+                conversation.param,
+            )
+        try:
+            handle = await self._chat(conversation)
+        except PromptError:
+            apart = calls_apart(conversation.messages)
+            if apart is None:
+                raise
+            try:
+                handle = await self._chat(replace(conversation, messages=apart))
+            except PromptError:
+                apart = None
+            if apart is None:
+                raise  # what the conversation was refused for as it came
+        await take_turns()
+        return Prompt(len(handle.token_ids), handle)
+
+    async def _chat(self, conversation: Conversation) -> Rendered:
         request = self._request(conversation)
         try:
             result = await self._online.render_chat(request)
             if isinstance(result, ErrorResponse):
-                raise prompt_error(result.error.message, result.error.param or "messages")
-            handle = self._rendered(request, result[1][0])
+                raise prompt_error(result.error.message, result.error.param or conversation.param)
+            return self._rendered(request, result[1][0])
         except PromptError:
             raise
         except Exception as error:
-            raise translate(error) from error
-        await take_turns()
-        return Prompt(len(handle.token_ids), handle)
+            known = template_error(error, conversation)
+            raise known or translate(error, param=conversation.param) from error
 
     async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         await take_turns()
@@ -141,14 +174,13 @@ class VLLMRenderer:
         return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
 
     def _request(self, conversation: Conversation) -> _Request:
-        if "chat_template" in conversation.chat_template_kwargs:
-            raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
+        _check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
         return _Request.of(
-            messages=[_own(message) for message in conversation.messages],
+            messages=own_messages(conversation.messages, conversation.param),
             tools=tools,
             tool_choice=_tool_choice(choice, tools or []),
             parallel_tool_calls=conversation.parallel_tool_calls,
@@ -192,30 +224,34 @@ def rendered(prompt: Prompt) -> Rendered:
     return prompt.handle
 
 
+def _has_template(core: Core, chat_format: ChatFormat) -> bool:
+    """Whether a conversation can be rendered: tokenizers of other kinds than Hugging Face's bring their own way."""
+    renderer, config = core.renderer, core.model_config
+    if not isinstance(renderer, hf.HfRenderer) or config.hf_config.model_type == "gpt_oss":
+        return True
+    template = hf.resolve_chat_template(
+        renderer.get_tokenizer(), chat_template=chat_format.chat_template, tools=None, model_config=config
+    )
+    return template is not None
+
+
+def _check_variables(given: Mapping[str, JSONValue]) -> None:
+    if "chat_template" in given:
+        raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
+    taken = next((name for name in given if name in _RESERVED), None)
+    if taken is not None:
+        raise PromptError(
+            f"`chat_template_kwargs.{taken}` can't be set: this gateway sets it itself. Leave it out.",
+            "chat_template_kwargs",
+        )
+
+
 def _must_parse(parser_class: type[Parser], request: ChatCompletionRequest) -> bool:
     return (
         parser_class.reasoning_parser_cls is not None
         or parser_class.always_adjust_request
         or (request.tools is not None and request.tool_choice != "none")
     )
-
-
-def _own(message: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
-    """A copy that vLLM may change: it parses the arguments of earlier tool calls in place."""
-    copied = dict(message)
-    if "reasoning_content" in copied:
-        copied.setdefault("reasoning", copied.pop("reasoning_content"))
-    calls = copied.get("tool_calls")
-    if isinstance(calls, Sequence) and not isinstance(calls, str):
-        copied["tool_calls"] = [_copied_call(call) for call in calls]
-    return copied
-
-
-def _copied_call(call: JSONValue) -> JSONValue:
-    if not isinstance(call, Mapping):
-        return call
-    function = call.get("function")
-    return {**call, "function": dict(function)} if isinstance(function, Mapping) else dict(call)
 
 
 def _tool_choice(

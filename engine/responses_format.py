@@ -47,6 +47,7 @@ class ResponsesFormat:
             response_format=_constraint(fields),
             reasoning_effort=fields.reasoning.effort if fields.reasoning is not None else None,
             continue_final=continue_final,
+            param="input",
         )
 
     def items(self) -> "Items":

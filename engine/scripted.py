@@ -37,6 +37,7 @@ from engine.errors import (
     PromptError,
     UnsupportedFeature,
 )
+from engine.json_text import mended, whole_characters
 from engine.script import RequestScript, Script, Step
 
 VOCABULARY = 1 << 20
@@ -50,6 +51,8 @@ _WORD = re.compile(r"\s*\S+|\s+$")
 
 class ScriptedRenderer:
     """See `engine.base.Renderer`. A conversation is a line per message: `role: content`."""
+
+    chats = True
 
     def __init__(self, chat_format: ChatFormat) -> None:
         self._format = chat_format
@@ -186,8 +189,8 @@ class ScriptedGeneration(Generation):
 
     def _tokens(self, index: int, step: Step, calls: int) -> Iterator[Delta]:
         """Each token is counted when it is taken."""
-        first = True
-        for word in _WORD.findall(step.arguments or step.text if step.kind == "call" else step.text):
+        first, text, arguments = True, whole_characters(step.text), mended(step.arguments)
+        for word in _WORD.findall(arguments or text if step.kind == "call" else text):
             self._completion[index] += 1
             if step.kind == "reason":
                 self._reasoning[index] += 1
@@ -196,8 +199,8 @@ class ScriptedGeneration(Generation):
             if step.kind == "reason":
                 delta.reasoning = word
             elif step.kind == "call":
-                call_id, name = (f"call_{calls}", step.text) if first else (None, None)
-                delta.tool_calls = (ToolCallDelta(calls, call_id, name, word if step.arguments else ""),)
+                call_id, name = (f"call_{calls}", text) if first else (None, None)
+                delta.tool_calls = (ToolCallDelta(calls, call_id, name, word if arguments else ""),)
             first = False
             yield delta
 

@@ -53,6 +53,8 @@ class SharedEngine:
         assert self._processes is not None
         try:
             await in_daemon_thread(self._processes.wait_until_loaded, lambda _: None)
+            if self._logs is not None:
+                self._logs.requests_come()
         except Exception as error:
             raise self._not_started(error) from error
         loop = asyncio.get_running_loop()

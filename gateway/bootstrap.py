@@ -16,9 +16,10 @@ ACTOR = "farebox serve"
 
 @dataclass(frozen=True, slots=True)
 class FirstKeys:
-    """`made` is the secret of a key that was made just now; it can't be shown again."""
+    """`made` is the secret of a key that was made just now; it can't be shown again. `given`: the settings name one."""
 
     made: str | None = field(default=None, repr=False)
+    given: bool = False
 
 
 async def ensure_keys(database: Database, settings: Settings) -> FirstKeys:
@@ -28,7 +29,7 @@ async def ensure_keys(database: Database, settings: Settings) -> FirstKeys:
         await _register(database, ADMIN_ACCOUNT_NAME, "admin", settings.admin_key.get_secret_value(), admin=True)
     if settings.bootstrap_key is not None:
         await _register(database, ACCOUNT_NAME, "bootstrap", settings.bootstrap_key.get_secret_value(), admin=False)
-        return FirstKeys()
+        return FirstKeys(given=True)
     if any(key.role == "user" for key in await keys.list(include_revoked=True)):
         return FirstKeys()
     account = await _account(database, ACCOUNT_NAME)

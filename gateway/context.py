@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -27,7 +27,19 @@ STATUS_CLIENT_GONE = 499  # nginx's number for a client that went away; logged, 
 class RequestContext:
     """Mutable, and owned by one request. `id` is the client's x-request-id where it sent a sane one."""
 
-    __slots__ = ("arrived", "code", "fields", "headers", "id", "limit_headers", "model", "route", "status", "trace")
+    __slots__ = (
+        "arrived",
+        "code",
+        "fields",
+        "headers",
+        "id",
+        "limit_headers",
+        "model",
+        "next_number",
+        "route",
+        "status",
+        "trace",
+    )
 
     def __init__(self, request_id: str, route: str, trace: Trace) -> None:
         self.id = request_id
@@ -40,6 +52,7 @@ class RequestContext:
         self.fields: dict[str, object] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # more headers of the answer, whatever it will be
         self.limit_headers: list[tuple[bytes, bytes]] = []  # those that the limits keep current
+        self.next_number: Callable[[], int] = int  # of the stream's next event, where events are numbered
 
     def fail(self, code: str, error: BaseException) -> None:
         """Remember why it failed, and log what nobody expected."""

@@ -34,11 +34,13 @@ def error_body(error: GatewayError, route: str, request_id: str) -> dict[str, ob
     return {"type": "error", "error": fields, "request_id": request_id, "detail": error.message}
 
 
-def error_event(error: GatewayError, route: str, request_id: str) -> bytes:
-    """What ends a stream that has begun. Where a stream's events have names, this one is called `error`."""
+def error_event(error: GatewayError, route: str, request_id: str, number: int) -> bytes:
+    """What ends a stream that has begun. Where a stream's events have names, this one is called `error`; where they
+    have numbers, it is the one with this `number`."""
     body = error_body(error, route, request_id)
     name = "event: error\n" if route in ANTHROPIC_ROUTES | RESPONSES_ROUTES else ""
     if route in RESPONSES_ROUTES:
         # OpenAI's event has the fields at its top; its SDKs raise for a field `error`.
-        body = {"type": "error", "code": error.code, "message": error.message, "param": error.param, **body}
+        fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+        body = {**fields, "sequence_number": number, **body}
     return f"{name}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()

@@ -143,9 +143,10 @@ class Exchange:
         known = from_exception(error)
         early = known.code in ENDED_EARLY
         self.context.fail(known.code, error)
+        event = error_event(known, self.context.route, self.context.id, self.context.next_number())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS if early else FLUSH_SECONDS):
-                await self._send_event(error_event(known, self.context.route, self.context.id))
+                await self._send_event(event)
                 if not (early and self.attempt):
                     await self._end(b"")
         if early and self.attempt:

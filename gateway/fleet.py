@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine.base import Engine, EngineSpec, EngineState, Renderer
+from engine.log_lines import requests_come
 from gateway.catalog import Catalog, Model
 from gateway.errors import NotFound, Unavailable
 
@@ -57,9 +58,10 @@ class Fleet:
         for engine in self._engines:
             log.info("loading %s", engine.spec.source)
             await engine.start()
+            requests_come()
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
-                    self._served[model.name] = Served(model, engine, engine.renderer(model.chat_format))
+                    self._served[model.name] = Served(model, engine, _renderer(model, engine))
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:
@@ -93,3 +95,14 @@ class Fleet:
             code="engine_dead",
             retry_after_seconds=30,
         )
+
+
+def _renderer(model: Model, engine: Engine) -> Renderer:
+    renderer = engine.renderer(model.chat_format)
+    if model.card.task == "generate" and not renderer.chats:
+        log.warning(
+            "%s has no chat template: it goes on from texts (/v1/completions, /v1/inference) and refuses "
+            "conversations. If it was made for them, put its template into the card's `chat_template`.",
+            model.name,
+        )
+    return renderer

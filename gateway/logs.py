@@ -1,35 +1,40 @@
-"""The log: lines for people or JSON lines on stderr. The access log, one line a request, is JSON either way."""
+"""The log: lines for people or JSON lines on stderr. The access log, one line a request, is JSON either way.
+
+What may be in a line: `engine.log_lines`.
+"""
 
 import logging
 import sys
 from collections.abc import Mapping
+from typing import TextIO
 
-from engine.log_lines import JSONLines
+from engine.log_lines import Outlet
 from gateway.settings import Settings
 
-TEXT = "%(asctime)s %(levelname)s %(name)s{} %(message)s"
 NOISY = ("httpx", "httpcore", "asyncio", "aiosqlite", "alembic", "sqlalchemy", "uvicorn")
 
 _access = logging.getLogger("farebox.access")
 
 
-def configure_logging(settings: Settings, worker: int | None = None) -> None:
-    """Let everything that this process logs go to stderr, in the settings' format and from their level on.
+def configure_logging(
+    settings: Settings,
+    worker: int | None = None,
+    *,
+    stream: TextIO | None = None,
+    mark: str = "",
+    mark_below: str = "",
+) -> None:
+    """Let everything that this process logs go to `stream` (stderr), in the settings' format and from their level on.
 
-    Where there are several processes, each line says which worker's it is.
+    Where there are several processes, each line says which worker's it is. For the marks see `gateway.streams`.
     """
-    lines = JSONLines(origin={} if worker is None else {"worker": worker})
-    everything = logging.StreamHandler(sys.stderr)
-    everything.setFormatter(
-        lines
-        if settings.log_format == "json"
-        else logging.Formatter(TEXT.format("" if worker is None else f"[{worker}]"))
-    )
+    origin: dict[str, object] = {} if worker is None else {"worker": worker}
+    stream = stream or sys.stderr
+    everything = Outlet(stream, form=settings.log_format, origin=origin, mark=mark, mark_below=mark_below)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[everything])
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    requests = logging.StreamHandler(sys.stderr)
-    requests.setFormatter(lines)
+    requests = Outlet(stream, form="json", origin=origin, mark=mark)
     _access.addHandler(requests)
     _access.propagate = False
 

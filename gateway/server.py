@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.fleet import Fleet
 from gateway.http_server import BACKLOG, Server
 from gateway.settings import Settings
 from gateway.state import Gateway
+from gateway.streams import Streams
 from gateway.welcome import url_of, welcome
 
 log = logging.getLogger("farebox")
@@ -76,7 +78,7 @@ def _socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, streams: Streams) -> None:
     """Serve until a signal comes. Raises ServeError, CatalogError, PricingError, EngineStartError."""
     fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
@@ -84,7 +86,7 @@ async def serve(settings: Settings) -> None:
         async with open_gateway(settings, fleet) as (gateway, first_keys):
             server = Server(gateway)
             await serve_gateway(
-                gateway, server, listener, lambda: greet(settings, gateway.catalog, listener, first_keys)
+                gateway, server, listener, lambda: greet(streams, settings, gateway.catalog, listener, first_keys)
             )
 
 
@@ -92,10 +94,12 @@ def log_listening(listener: socket.socket) -> None:
     log.info("listening on %s; models are being loaded", url_of(*listener.getsockname()[:2]))
 
 
-def greet(settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys) -> None:
+def greet(
+    streams: Streams, settings: Settings, catalog: Catalog, listener: socket.socket, first_keys: FirstKeys
+) -> None:
     """Print what one can do now."""
     host, port = listener.getsockname()[:2]
-    print(welcome(settings, catalog, host, port, first_keys), flush=True)
+    streams.say(welcome(settings, catalog, host, port, first_keys))
 
 
 async def serve_gateway(gateway: Gateway, server: Server, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -127,14 +131,15 @@ async def _load(gateway: Gateway, server: Server, ready: Callable[[], None]) -> 
         raise
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, streams: Streams | None = None) -> None:
     """Serve until a signal comes: in this process, or in several. What `serve` raises, and SettingsError."""
+    streams = streams or Streams(sys.stdout, sys.stderr)
     if settings.workers > 1:
         from gateway.workers import supervise  # for most there is nothing to supervise
 
-        run_in_loop(supervise(settings))
+        run_in_loop(supervise(settings, streams))
     else:
-        run_in_loop(serve(settings))
+        run_in_loop(serve(settings, streams))
 
 
 def run_in_loop(main: Coroutine[Any, Any, None]) -> None:

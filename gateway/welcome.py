@@ -21,10 +21,15 @@ def welcome(settings: Settings, catalog: Catalog, host: str, port: int, first_ke
         key = f"\n  Your key, shown this once:  {first_keys.made}\n"
         shell_key = shlex.quote(f"Authorization: Bearer {first_keys.made}")
         python_key = repr(first_keys.made)
+    elif first_keys.given:
+        key = (
+            "\n  Your key is the one in FAREBOX_BOOTSTRAP_KEY. For the lines below:\n"
+            '  export FAREBOX_KEY="$FAREBOX_BOOTSTRAP_KEY"\n'
+        )
     else:
         farebox = _here(Path(sys.argv[0]))
         key = (
-            f"\n  Your key was shown on the first start. Make another with `{farebox} keys create NAME`, and put it\n"
+            f"\n  Use a key that you have, or make another with `{farebox} keys create NAME`, and put it\n"
             "  into the environment for the lines below:  export FAREBOX_KEY=fb-...\n"
         )
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'

@@ -27,6 +27,7 @@ from engine.base import Engine, EngineSpec
 from engine.embedded import EmbeddedEngine
 from engine.errors import EngineStartError
 from engine.factory import create_engine, share_engine
+from engine.log_lines import requests_come
 from engine.seat import Seat
 from gateway.assembly import open_gateway, prepare_database
 from gateway.catalog import CatalogError, load_catalog
@@ -36,6 +37,7 @@ from gateway.logs import configure_logging
 from gateway.metrics import TOGETHER_IN
 from gateway.server import ServeError, greet, listen_together, log_listening, run_in_loop, serve_gateway
 from gateway.settings import Settings, SettingsError
+from gateway.streams import Streams
 from pricing.errors import PricingError
 
 log = logging.getLogger("farebox.workers")
@@ -53,9 +55,10 @@ class Place:
     listener: socket.socket
     seats: list[Seat | None]
     parent: Connection
+    mark: str  # of its log lines, for `gateway.streams`
 
 
-async def supervise(settings: Settings) -> None:
+async def supervise(settings: Settings, streams: Streams) -> None:
     """Run the workers until a signal comes. Raises ServeError, SettingsError, CatalogError, PricingError,
     EngineStartError."""
     if settings.redis_url is None:
@@ -72,15 +75,16 @@ async def supervise(settings: Settings) -> None:
         first_keys = await prepare_database(settings)
         # For the workers: they import prometheus_client anew. This process counts nothing.
         os.environ[TOGETHER_IN] = stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-metrics-"))
-        supervisor = Supervisor(settings, catalog.engine_specs, listeners)
-        await supervisor.run(lambda: greet(settings, catalog, listeners[0], first_keys))
+        supervisor = Supervisor(settings, catalog.engine_specs, listeners, streams.mark)
+        await supervisor.run(lambda: greet(streams, settings, catalog, listeners[0], first_keys))
 
 
 class Supervisor:
     """Starts engines and workers, passes signals on, and ends with the first that ends."""
 
-    def __init__(self, settings: Settings, specs: list[EngineSpec], listeners: list[socket.socket]) -> None:
+    def __init__(self, settings: Settings, specs: list[EngineSpec], listeners: list[socket.socket], mark: str) -> None:
         self._settings = settings
+        self._mark = mark
         self._engines = [share_engine(spec, settings.workers) for spec in specs]
         self._listeners = listeners
         self._workers: list[Worker] = []
@@ -122,11 +126,12 @@ class Supervisor:
             self._workers.append(self._worker(number, listener, [of_engine[number] for of_engine in seats]))
         if (last := self._engines[-1]) is not None:
             await last.loaded(self._telling(len(self._engines) - 1))
+        requests_come()
         await asyncio.gather(*(worker.ready for worker in self._workers))
 
     def _worker(self, number: int, listener: socket.socket, seats: list[Seat | None]) -> "Worker":
         ours, theirs = multiprocessing.Pipe()
-        place = Place(number, self._settings, listener, seats, theirs)
+        place = Place(number, self._settings, listener, seats, theirs, self._mark)
         process = multiprocessing.get_context("spawn").Process(
             target=work, args=(place,), name=f"farebox-worker-{number}"
         )
@@ -221,11 +226,12 @@ class Worker:
 def work(place: Place) -> None:
     """A worker's process, from its first to its last statement."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the supervisor passes it on as SIGTERM
-    configure_logging(place.settings, place.number)
+    configure_logging(place.settings, place.number, mark=place.mark, mark_below=place.mark)
     try:
         run_in_loop(_work(place))
     except (EngineStartError, CatalogError, PricingError, SettingsError) as error:
-        sys.exit(f"farebox: worker {place.number}: {error}")
+        log.critical("%s", error)
+        sys.exit(1)
 
 
 async def _work(place: Place) -> None:

@@ -6,6 +6,7 @@ from gateway.commands.settings_flags import ENVIRONMENT_ONLY, add_settings, sett
 from gateway.logs import configure_logging
 from gateway.server import ServeError, run
 from gateway.settings import Settings, variable_of
+from gateway.streams import own_streams
 
 __all__ = ["ServeError", "add_to"]
 
@@ -24,6 +25,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    configure_logging(settings)
-    run(settings)
+    with own_streams() as streams:
+        configure_logging(settings, stream=streams.err, mark_below=streams.mark)
+        run(settings, streams)
     return 0

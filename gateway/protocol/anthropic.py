@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
 
 from gateway.parameters import Route
-from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, only
+from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, only
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
 from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
@@ -52,10 +52,19 @@ class ToolUseBlock(Body):
 Texts = Annotated[Annotated[str, TEXT] | Annotated[list[TextBlock], *LIST], TEXT_OR_LIST, only("text")]
 
 
+class ResultText(TextBlock):
+    """Of a tool's result, which may be empty."""
+
+    text: str
+
+
+Result = Annotated[Annotated[str, TEXT] | Annotated[list[ResultText], *MAYBE_EMPTY], TEXT_OR_LIST, only("text")]
+
+
 class ToolResultBlock(Body):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Texts | None = None
+    content: Result | None = None
     is_error: bool | None = None
     cache_control: CacheControl = None
 

@@ -9,6 +9,7 @@ from gateway.protocol.messages import MESSAGES_MAX
 # The two forms of content, for a union with the discriminator TEXT_OR_LIST. Only the form that was sent is looked at.
 TEXT = Tag("is:text")
 LIST = (Field(fail_fast=True, min_length=1, max_length=MESSAGES_MAX), Tag("is:list"))
+MAYBE_EMPTY = (Field(fail_fast=True, max_length=MESSAGES_MAX), Tag("is:list"))
 TEXT_OR_LIST = Discriminator(lambda value: "is:text" if isinstance(value, str) else "is:list")
 
 

@@ -26,7 +26,8 @@ class Body(BaseModel):
     where an empty value means absent.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it stands.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
     EMPTIES: ClassVar[frozenset[str]] = frozenset()

@@ -17,7 +17,8 @@ from gateway.protocol.fields import ignored_names
 from gateway.settings import UnknownFields
 from gateway.suggestions import nearest
 
-NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable"}
+# Pydantic's names of a union's members; the last ones are those of JsonValue.
+NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable", "dict", "list", "float"}
 ERRORS_MAX = 10  # faults of one body that are told at once
 UNKNOWN_MAX = 64  # fields that nobody knows, in one body
 
@@ -194,6 +195,8 @@ def _explain(fault: ErrorDetails, body: type[Body]) -> InvalidParameter:
             message = f"`{path}` must be a list; got {sent}."
         case "dict_type" | "model_type" | "model_attributes_type":
             message = f"`{path}` must be an object; got {sent}."
+        case "finite_number":
+            message = f"`{path}` is beyond the numbers that can be computed with, which go up to 1.8e308."
         case "literal_error":
             message = f"`{path}` must be {fault.get('ctx', {}).get('expected', 'another value')}; got {sent}."
         case _:

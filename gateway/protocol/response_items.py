@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
 
-from gateway.protocol.blocks import BY_TYPE, LIST, TEXT, TEXT_OR_LIST, field_of, joined, only
+from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, joined, only
 from gateway.protocol.body import Body
 from gateway.protocol.messages import MESSAGES_MAX
 
@@ -39,7 +39,7 @@ Part = Annotated[
     | Annotated[RefusalPart, Tag("block:refusal")],
     BY_TYPE,
 ]
-Output = Annotated[Annotated[str, TEXT] | Annotated[list[ResultPart], *LIST], TEXT_OR_LIST, only("input_text")]
+Output = Annotated[Annotated[str, TEXT] | Annotated[list[ResultPart], *MAYBE_EMPTY], TEXT_OR_LIST, only("input_text")]
 
 
 class MessageItem(Body):

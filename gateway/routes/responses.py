@@ -34,6 +34,7 @@ async def responses(exchange: Exchange, served: Served, body: ResponsesBody) -> 
     job = exchange.job(new_id("resp", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
         items = form.items()
+        exchange.context.next_number = lambda: items.number
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))
         else:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.base import ChatFormat, JSONValue, Prompt
+from engine.base import ChatFormat, Conversation, JSONValue, Prompt
 from engine.embedded import EmbeddedEngine
 from engine.parsing import ChoiceParser, Parsed
 from engine.rendering import rendered
-from tests.engine.conftest import WEATHER, Start, arguments_of, chat, read, text_of
+from tests.engine.conftest import LLAMA, WEATHER, Start, arguments_of, chat, read, text_of
 
 CALL = '{"name": "get_weather", "parameters": {"city": "Paris"}}'
 QUESTION = "What is the weather in Paris?"
@@ -147,3 +147,37 @@ async def test_reasoning_is_told_from_the_answer(engine: EmbeddedEngine) -> None
     assert "".join(part.text for part in parsed).strip() == "four."
     whole = parser_for(prompt).whole(text, [])
     assert ((whole.reasoning or "").strip(), whole.text.strip()) == ("two and two.", "four.")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (r'{"city": "\ud83d"}', {"city": "\ufffd"}),
+        (r'{"city": "\ud83d\ude00"}', {"city": "\U0001f600"}),
+        ('{"city": "Paris", "n": 1e999, "m": [-1e999]}', {"city": "Paris", "n": None, "m": [None]}),
+        ('{"n": 15e-1, "m": [1e5, -12, 0.25e1]}', {"n": 1.5, "m": [1e5, -12, 2.5]}),
+    ],
+    ids=["half a pair", "a pair", "beyond JSON", "numbers"],
+)
+async def test_a_call_is_json_that_can_be_sent_back(
+    engine: EmbeddedEngine, said: str, meant: dict[str, object], size: int
+) -> None:
+    prompt = await chat(engine, QUESTION, tools=[WEATHER], tool_choice="auto")
+    parsed = feed(engine, prompt, f'{{"name": "get_weather", "parameters": {said}}}', size)
+    assert calls_of(parsed) == [("get_weather", meant)]
+    whole = parser_for(prompt).whole(f'{{"name": "get_weather", "parameters": {said}}}', [])
+    assert calls_of([whole]) == [("get_weather", meant)]
+    assert "".join(piece.arguments for piece in whole.tool_calls).encode()
+    message: dict[str, JSONValue] = {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": whole.tool_calls[0].arguments},
+            }
+        ],
+    }
+    again: list[dict[str, JSONValue]] = [{"role": "user", "content": QUESTION}, message]
+    assert (await engine.renderer(LLAMA).chat(Conversation(again))).tokens

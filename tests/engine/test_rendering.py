@@ -171,13 +171,53 @@ async def test_request_cannot_bring_a_template(engine: EmbeddedEngine) -> None:
     assert caught.value.param == "chat_template_kwargs"
 
 
-async def test_variables_that_are_no_templates_are_refused_whatever_came_before(engine: EmbeddedEngine) -> None:
-    """transformers keeps this one for itself, and its value decides whether it refuses it."""
-    harmless = await chat(engine, "Hello!", chat_template_kwargs={"return_assistant_tokens_mask": False})
-    assert harmless.tokens == (await chat(engine, "Hello!")).tokens
-    for _ in range(2):
-        with pytest.raises(PromptError):
-            await chat(engine, "Hello!", chat_template_kwargs={"return_assistant_tokens_mask": True})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("conversation", []),
+        ("messages", []),
+        ("conversations", [[]]),
+        ("self", 1),
+        ("tokenizer", 1),
+        ("model_config", None),
+        ("tokenize", True),
+        ("return_assistant_tokens_mask", False),
+        ("return_dict", True),
+        ("kwargs", {}),
+        ("max_length", 1),
+    ],
+)
+async def test_variables_that_are_no_templates_are_refused_by_name(
+    engine: EmbeddedEngine, name: str, value: JSONValue
+) -> None:
+    with pytest.raises(PromptError) as caught:
+        await chat(engine, "Hello!", chat_template_kwargs={name: value})
+    assert caught.value.param == "chat_template_kwargs"
+    assert str(caught.value) == (
+        f"`chat_template_kwargs.{name}` can't be set: this gateway sets it itself. Leave it out."
+    )
+
+
+@pytest.mark.parametrize("given", [{"documents": 5}, {"tools": 5}, {"mood": 5}])
+async def test_values_that_a_template_cannot_work_with_are_told_in_our_words(
+    engine: EmbeddedEngine, given: dict[str, JSONValue]
+) -> None:
+    card = ChatFormat(
+        chat_template="{{ messages[0].content }}{% for word in mood or [] %}{{ word }}{% endfor %}{{ tools }}"
+    )
+    with pytest.raises(PromptError) as caught:
+        await chat(engine, "Hello!", card, chat_template_kwargs=given)
+    assert caught.value.param == "chat_template_kwargs"
+    assert str(caught.value) == "The model's chat template can't work with these `chat_template_kwargs`."
+
+
+async def test_a_last_message_that_the_template_changes_is_told_without_the_prompt(engine: EmbeddedEngine) -> None:
+    card = ChatFormat(chat_template="{% for m in messages %}[{{ m.content | upper }}]{% endfor %}")
+    messages: list[dict[str, JSONValue]] = [*HELLO, {"role": "assistant", "content": "a secret"}]
+    with pytest.raises(PromptError) as caught:
+        await engine.renderer(card).chat(Conversation(messages, continue_final=True))
+    assert "can't be gone on from" in str(caught.value)
+    assert "secret" not in str(caught.value).lower()
 
 
 async def test_template_that_raises_is_the_clients_error(engine: EmbeddedEngine) -> None:
