@@ -76,7 +76,8 @@ def logprobs(number: int) -> bytes:
     return chat(stream=True, logprobs=True, top_logprobs=20, max_tokens=2000, ignore_eos=True, seed=number)
 
 
-TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 5000
+# More than the context holds: what is measured is the gateway, not the engine at work on a long prompt.
+TURNS = [{"role": "user", "content": "Is it? " * 4}, {"role": "assistant", "content": "It is what it is. " * 4}] * 5000
 OPEN = f'{{"model":"{MODEL_NAME}","messages":[{{"role":"user","content":'
 
 ATTACKERS: dict[str, Callable[[], Attacker]] = {

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from bench import machine
 from bench.attackers import ATTACKERS, CHAT
-from bench.engine_settings import MODEL_NAME
+from bench.engine_settings import MODEL, MODEL_NAME
 from bench.subjects import Farebox
 
 STREAMS = 16
@@ -58,11 +58,18 @@ def quantile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else 0.0
 
 
+def silent_tokens() -> dict[str, int]:
+    """Biases against the tokens that have no text, and so no event: they would look like gaps."""
+    added = json.loads((MODEL / "tokenizer.json").read_text())["added_tokens"]
+    return {str(token["id"]): -100 for token in added if token["special"]}
+
+
 class Neighbours:
     """The streams and the probe, which go on while `seen` changes hands."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._never = silent_tokens()
         self.seen = Seen()
 
     async def __aenter__(self) -> "Neighbours":
@@ -89,6 +96,7 @@ class Neighbours:
             "messages": [{"role": "user", "content": f"Count from {number}."}],
             "max_tokens": TOKENS,
             "ignore_eos": True,
+            "logit_bias": self._never,
             "stream": True,
         }
         while True:

@@ -19,7 +19,7 @@ from gateway.parameters import Profile, Route
 from gateway.protocol.checks import Body, JSONObject, named_model, parse_json, validate
 
 LENGTH = struct.Struct(">Q")
-NICENESS = 5  # behind the event loop and the engine, where they want the same processor
+NICENESS = 10  # behind the event loop and the engine, where they want the same processor
 TOKEN_IDS_IN = ("prompt", "input")
 
 
