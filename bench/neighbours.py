@@ -1,9 +1,9 @@
 """What one client does to the others: `python -m bench.neighbours`.
 
 Sixteen plain streams run all the time, and `/health/live` is asked ten times a second. One attacker after the other
-(`bench.attackers`) joins them for some seconds, each after as long without one. Told are the gaps between the streams'
-tokens with and without it, in one run on one machine. On few cores the attacker, the streams' client, the engine and
-the gateway share them, so "ordinary" is what a harmless client of this kind costs.
+(`bench.attackers`) joins them for some seconds, with as long without one before and after. Told are the gaps between
+the streams' tokens with and without it, in one run on one machine. On few cores the attacker, the streams' client, the
+engine and the gateway share them, so "ordinary" is what a harmless client of this kind costs.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from bench.subjects import Farebox
 STREAMS = 16
 TOKENS = 4000
 PROBES_PER_SECOND = 10
+REST_SECONDS = 2.0  # until what an attacker left has ended
 GAP_RATIO_MAX = 2.0
 HEALTH_SECONDS_MAX = 0.2
 
@@ -175,13 +176,16 @@ async def measure(place: Place, names: Sequence[str], seconds: float) -> list[st
     print("|---|---|---|---|---|---|---|---|")
     async with Neighbours(place) as neighbours:
         await neighbours.watch(seconds)  # to warm up
+        before = await neighbours.watch(seconds)
         for name in names:
-            quiet = await neighbours.watch(seconds)
             seen = await attacked(neighbours, place, name, seconds)
+            await neighbours.watch(REST_SECONDS)
+            after = await neighbours.watch(seconds)
+            quiet = Seen(before.gaps + after.gaps)
             print(row(name, quiet, seen), flush=True)
             if seen.gap > GAP_RATIO_MAX * quiet.gap or quantile(seen.health, 99) > HEALTH_SECONDS_MAX:
                 faults.append(name)
-            await neighbours.watch(2)  # until what it left has ended
+            before = after
     return faults
 
 

@@ -82,7 +82,8 @@ class Profile:
     def route(self, route: Route) -> dict[str, Parameter]:
         if route == "native":
             return self.native
-        names = _NAMES.get(route, {})
+        if (names := _NAMES.get(route)) is None:
+            return self.openai
         return {names.get(name, name): parameter for name, parameter in self.openai.items()}
 
 

@@ -9,7 +9,7 @@ from gateway.catalog import Task
 from gateway.errors import InvalidRequest, ModelNotAllowed
 from gateway.exchange import Exchange
 from gateway.fleet import Served
-from gateway.large_bodies import VALUES_INLINE
+from gateway.large_bodies import VALUES_INLINE, is_large
 from gateway.parameters import Route
 from gateway.protocol.checks import Body, named_model, parse_json, validate, with_ranges
 
@@ -25,7 +25,7 @@ async def read_prompt(
     Of a large body the fields in its `PROMPT` are gone by then. Raises InvalidRequest, NotFound, ModelNotAllowed,
     Unavailable.
     """
-    if (checked := await _checked_apart(exchange, kind, route, make)) is not None:
+    if is_large(exchange.body) and (checked := await _checked_apart(exchange, kind, route, make)) is not None:
         served, body = _valid(exchange, checked, kind, route, task)
         made: Any = checked.made  # what `make` made of it there
         return served, body, made
@@ -40,7 +40,7 @@ async def read(
 ) -> tuple[Served, B]:
     """`read_prompt` for a body whose prompt is plain already. `model`: the path names it, not the body."""
     served = find_model(exchange, model, task) if model is not None else None
-    if (checked := await _checked_apart(exchange, kind, route, model=model)) is not None:
+    if is_large(exchange.body) and (checked := await _checked_apart(exchange, kind, route, model=model)) is not None:
         return _valid(exchange, checked, kind, route, task)
     values = parse_json(exchange.body)
     served = served or find_model(exchange, named_model(values), task)
@@ -51,8 +51,7 @@ async def _checked_apart(
     exchange: Exchange, kind: type[B], route: Route, make: Callable[[B], P] | None = None, model: str | None = None
 ) -> Checked | None:
     """The body checked in another process, if it holds so much that it would hold up the event loop."""
-    values = await exchange.turn.begin(exchange.body)
-    if values <= VALUES_INLINE:
+    if await exchange.turn.begin(exchange.body) <= VALUES_INLINE:
         return None
     gateway = exchange.gateway
     profiles = {one.name: one.profile for one in gateway.catalog}
