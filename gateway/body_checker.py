@@ -21,7 +21,7 @@ from gateway.protocol.checks import check, named_model, parse_json
 from gateway.settings import UnknownFields
 
 LENGTH = struct.Struct(">Q")
-NICENESS = 5  # behind the event loop and the engine, where they want the same processor
+NICENESS = 10  # behind the event loop and the engine, where they want the same processor
 TOKEN_IDS_IN = ("prompt", "input")
 
 

@@ -108,6 +108,8 @@ class ContextMiddleware:
             known = from_exception(error)
             context.fail(known.code, error)
             await ErrorResponse(known, context.route, context.id)(scope, receive, start_with_headers)
+            # Its frames hold the body and are held by this one: that would wait for the garbage collector.
+            known.__traceback__ = error.__traceback__ = None
         finally:
             self._record(context, scope["method"])
 

@@ -24,7 +24,7 @@ from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, Shutti
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.idempotency import Attempt, digest_of, idempotency_key
-from gateway.large_bodies import VALUES_INLINE
+from gateway.large_bodies import VALUES_INLINE, is_large
 from gateway.openapi.operation import Operation, operation_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
@@ -126,7 +126,7 @@ class Generating:
         """
         named = exchange.path_params.get("model")
         served = self._served(gateway, exchange, named) if named is not None else None
-        if await exchange.turn.begin(exchange.body) > VALUES_INLINE:
+        if is_large(exchange.body) and await exchange.turn.begin(exchange.body) > VALUES_INLINE:
             served, body, ignored = await self._checked_apart(gateway, exchange, named)
         else:
             values = parse_json(exchange.body)

@@ -37,6 +37,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def is_large(raw: bytes) -> bool:
+    """Whether it is worth a look at what it holds."""
+    return len(raw) > SMALL_BYTES
+
+
 def values_at_most(raw: bytes) -> int:
     """No fewer than there are values in the JSON, found fast: what is in texts is counted as well."""
     return 1 + raw.count(b",") + raw.count(b"[") + raw.count(b"{")
@@ -54,12 +59,10 @@ class Turn:
         self.threaded = False
 
     async def begin(self, raw: bytes) -> int:
-        """Get in line if the body is large. Returns at least how many values it holds, and for a small one 0.
+        """Get in line if the body holds much. Returns at least how many values it holds.
 
         Raises Unavailable where too many wait.
         """
-        if len(raw) <= SMALL_BYTES:
-            return 0
         values = values_at_most(raw)
         self.threaded = values > VALUES_FEW
         if values > VALUES_INLINE or len(raw) > TEXT_BYTES:

@@ -25,6 +25,10 @@ log = logging.getLogger("farebox")
 # default of 700 the collector takes 7% of the front end's CPU per request to find nothing.
 GC_ALLOCATIONS = 20_000
 
+# How long a thread that makes a prompt may keep Python's lock while the event loop asks for it. The loop asks several
+# times for each token, and with Python's default of 5 ms a long prompt doubles the gaps of every stream.
+SWITCH_SECONDS = 0.0005
+
 
 class ServeError(Exception):
     """The gateway can't start; one sentence says what to do."""
@@ -125,6 +129,7 @@ async def _load(gateway: Gateway, server: Server, ready: Callable[[], None]) -> 
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
+        sys.setswitchinterval(SWITCH_SECONDS)
         ready()
     except Exception:
         server.should_exit = True

@@ -5,6 +5,7 @@ where a body was read.
 """
 
 import asyncio
+import gc
 import gzip
 import json
 import random
@@ -18,6 +19,7 @@ import pytest
 import engine.messages_format
 import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, emit, sleep
+from gateway.exchange import Exchange
 from gateway.large_bodies import LargeBodies
 from pricing.keys import KeyTerms
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers, make_key
@@ -253,3 +255,23 @@ async def test_a_key_that_may_not_use_the_model_is_told_before_the_rest(gateway_
         for metadata in ({}, {"list": [0] * 10_000}):
             status, _ = await send(server, CHAT, chat(metadata=metadata, temperature=9))
             assert status == 403
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"temperature": 9}, {"temperature": 9, "metadata": {"list": [0] * 10_000}}, {"model": "nobody/knows"}, {}],
+    ids=["refused", "refused apart", "unknown model", "answered"],
+)
+async def test_a_body_is_gone_with_its_request(gateway_server: GatewayServers, fields: dict[str, Any]) -> None:
+    """And doesn't wait for the garbage collector: a dozen of 4 MiB a second would be a gigabyte by then."""
+    async with gateway_server(SCRIPT) as server:
+        await send(server, CHAT, b"{}")
+        gc.collect()
+        gc.disable()
+        try:
+            await send(server, CHAT, chat(**fields))
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            assert [held for held in gc.get_objects() if type(held) is Exchange] == []
+        finally:
+            gc.enable()
