@@ -15,6 +15,7 @@ from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 
 from engine.base import Conversation, Delta, JSONValue, ResponseFormat
+from engine.event_text import event_bytes
 from engine.failures import BARE, translate
 
 Usage = Callable[[], Mapping[str, object]]
@@ -95,7 +96,7 @@ class MessagesFormat:
             yield "data: [DONE]"
 
         async for event in AnthropicServingMessages.message_stream_converter(None, chunks()):
-            yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event.encode()
+            yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event_bytes(event)
         if failures:
             raise failures[0]
 

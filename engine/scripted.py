@@ -2,7 +2,7 @@
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
 has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script)
-and `logprobs`: every token has the log probability LOGPROB, and its number in the answer as its id.
+and `logprobs`: every token has the log probability LOGPROB.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from engine.base import (
     Prompt,
     ResponseFormat,
     TokenCounts,
-    TokenLogprob,
+    TokenLogprobs,
     ToolCallDelta,
 )
 from engine.errors import (
@@ -36,6 +36,7 @@ from engine.errors import (
     UnsupportedFeature,
 )
 from engine.script import RequestScript, Script, Step
+from engine.scripted_vocabulary import ScriptedVocabulary
 
 VOCABULARY = 1 << 20
 
@@ -174,7 +175,7 @@ class ScriptedGeneration(Generation):
             if step.kind == "reason":
                 self._reasoning[index] += 1
             delta = self._delta(index, text=word if step.kind == "emit" else "")
-            delta.logprobs = self._logprobs(index, word)
+            delta.logprobs = self._logprobs(word)
             if step.kind == "reason":
                 delta.reasoning = word
             elif step.kind == "call":
@@ -183,13 +184,14 @@ class ScriptedGeneration(Generation):
             first = False
             yield delta
 
-    def _logprobs(self, index: int, word: str) -> tuple[TokenLogprob, ...] | None:
+    def _logprobs(self, word: str) -> list[TokenLogprobs] | None:
+        """The alternatives of a word are the word itself and the same with apostrophes."""
         wanted = self._request.sampling.logprobs
         if wanted is None:
             return None
-        token_id = self._completion[index]
-        top = tuple(TokenLogprob(token_id + rank, word + "'" * rank, LOGPROB - rank) for rank in range(wanted))
-        return (TokenLogprob(token_id, word, LOGPROB, top=top),)
+        id_of = self._engine.vocabulary.id_of
+        ids = [id_of(word.encode()), *(id_of((word + "'" * rank).encode()) for rank in range(wanted))]
+        return [TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(wanted))])]
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
         return Delta(
@@ -234,6 +236,8 @@ class ScriptedEngine:
         self._spec = spec or EngineSpec("scripted:")
         self._state = EngineState.STARTING
         self._turn = 0
+        self.vocabulary = ScriptedVocabulary()
+        self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
 
     @property
@@ -312,5 +316,5 @@ def _joined(whole: Delta, more: Delta) -> Delta:
     more.text = whole.text + more.text
     more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
     if whole.logprobs or more.logprobs:
-        more.logprobs = (whole.logprobs or ()) + (more.logprobs or ())
+        more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
     return more

@@ -134,9 +134,11 @@ class Exchange:
         if self.attempt is not None:
             await self.attempt.claim(job.request_id)
 
-    async def respond(self, payload: Mapping[str, object], status: int = 200) -> None:
-        """Answer with a JSON document."""
-        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    async def respond(self, payload: Mapping[str, object] | bytes, status: int = 200) -> None:
+        """Answer with a JSON document, or with its bytes."""
+        body = payload
+        if not isinstance(body, bytes):
+            body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         await self._start(status, {"content-type": "application/json", "content-length": str(len(body))})
         await self.send({"type": "http.response.body", "body": body})
 

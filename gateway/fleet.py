@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from engine.base import Engine, EngineSpec, EngineState, Renderer
 from gateway.catalog import Catalog, Model
 from gateway.errors import NotFound, Unavailable
+from gateway.protocol.token_json import TokenJSON
 
 log = logging.getLogger("farebox.fleet")
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model on a running engine."""
+    """A model on a running engine. `tokens` are the engine's, as answers write them."""
 
     model: Model
     engine: Engine
     renderer: Renderer
+    tokens: TokenJSON
 
     @property
     def context_length(self) -> int:
@@ -57,9 +59,10 @@ class Fleet:
         for engine in self._engines:
             log.info("loading %s", engine.spec.source)
             await engine.start()
+            tokens = TokenJSON(engine.vocabulary)
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
-                    self._served[model.name] = Served(model, engine, engine.renderer(model.chat_format))
+                    self._served[model.name] = Served(model, engine, engine.renderer(model.chat_format), tokens)
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:

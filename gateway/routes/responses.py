@@ -36,7 +36,7 @@ async def responses(exchange: Exchange) -> None:
     async with exchange.generate(
         new_id("resp", "_"), served, prompt, sampling, stream=body.stream, user=body.user
     ) as metered:
-        items = form.items()
+        items = form.items(served.tokens.chat)
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))
         else:
