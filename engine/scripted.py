@@ -6,7 +6,6 @@ and `logprobs`: every token has the log probability LOGPROB.
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -36,15 +35,13 @@ from engine.errors import (
     UnsupportedFeature,
 )
 from engine.script import RequestScript, Script, Step
-from engine.scripted_vocabulary import ScriptedVocabulary
+from engine.scripted_vocabulary import WORD, ScriptedVocabulary, tokens_of
 
 VOCABULARY = 1 << 20
 
 _DEAD = "The engine has stopped; the server must be restarted."
 LOGPROB = -0.5
 DIMENSIONS = 8
-
-_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 class ScriptedRenderer:
@@ -60,7 +57,7 @@ class ScriptedRenderer:
         return await self.text("\n".join(lines))
 
     async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
-        return Prompt(len(_WORD.findall(text)), text)
+        return Prompt(len(WORD.findall(text)), text)
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         wrong = next((token for token in ids if not 0 <= token < VOCABULARY), None)
@@ -143,7 +140,7 @@ class ScriptedGeneration(Generation):
             if step.kind == "finish":
                 reason = step.text  # type: ignore[assignment]  # the script says which
                 break
-            if step.kind not in ("emit", "reason", "call"):
+            if step.kind not in ("emit", "bytes", "reason", "call"):
                 await self._happen(step)
                 continue
             for delta in self._tokens(index, step, calls):
@@ -170,12 +167,12 @@ class ScriptedGeneration(Generation):
     def _tokens(self, index: int, step: Step, calls: int) -> Iterator[Delta]:
         """Each token is counted when it is taken."""
         first = True
-        for word in _WORD.findall(step.arguments or step.text if step.kind == "call" else step.text):
+        for word, data in tokens_of(step):
             self._completion[index] += 1
             if step.kind == "reason":
                 self._reasoning[index] += 1
-            delta = self._delta(index, text=word if step.kind == "emit" else "")
-            delta.logprobs = self._logprobs(word)
+            delta = self._delta(index, text=word if step.kind in ("emit", "bytes") else "")
+            delta.logprobs = self._logprobs(data)
             if step.kind == "reason":
                 delta.reasoning = word
             elif step.kind == "call":
@@ -184,13 +181,13 @@ class ScriptedGeneration(Generation):
             first = False
             yield delta
 
-    def _logprobs(self, word: str) -> list[TokenLogprobs] | None:
-        """The alternatives of a word are the word itself and the same with apostrophes."""
+    def _logprobs(self, data: bytes) -> list[TokenLogprobs] | None:
+        """The alternatives of a token are the token itself and the same with apostrophes."""
         wanted = self._request.sampling.logprobs
         if wanted is None:
             return None
         id_of = self._engine.vocabulary.id_of
-        ids = [id_of(word.encode()), *(id_of((word + "'" * rank).encode()) for rank in range(wanted))]
+        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(wanted))]
         return [TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(wanted))])]
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:

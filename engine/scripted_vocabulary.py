@@ -1,6 +1,25 @@
 """The vocabulary of the scripted engine: whatever its scripts say, numbered as it is said first."""
 
+import re
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
+
 from engine.base import Token
+from engine.script import Step
+
+WORD = re.compile(r"\s*\S+|\s+$")
+
+
+def tokens_of(step: Step) -> Iterator[tuple[str, bytes]]:
+    """What each token of a step adds to the text, and its bytes. A character is added by the last token of it."""
+    if step.kind != "bytes":
+        for word in WORD.findall(step.arguments or step.text if step.kind == "call" else step.text):
+            yield word, word.encode()
+        return
+    decoder = getincrementaldecoder("utf-8")("replace")
+    for part in step.text.split():
+        data = bytes.fromhex(part)
+        yield decoder.decode(data), data
 
 
 class ScriptedVocabulary:

@@ -180,6 +180,15 @@ class TookTooLong(GatewayError):
         )
 
 
+def falling_behind(seconds: float, seconds_max: float) -> Unavailable:
+    return Unavailable(
+        f"The gateway is {seconds:.1f} seconds behind with its answers, and takes no requests while it is more than "
+        f"{seconds_max:g}. Try again in a moment.",
+        code="engine_overloaded",
+        retry_after_seconds=2,
+    )
+
+
 def shutting_down() -> Unavailable:
     error = Unavailable(
         "The gateway is shutting down. Send the request again: another replica may answer.",

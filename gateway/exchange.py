@@ -71,12 +71,12 @@ class Exchange:
     write: Callable[[bytes], bool] | None
     attempt: Attempt | None = None  # with an Idempotency-Key
 
-    async def admit(self, served: Served) -> None:
+    async def admit(self, served: Served, alternatives: int = 0) -> None:
         """Count the request against its key's limits: when it has been checked, before it is rendered.
 
-        Raises RateLimited.
+        `alternatives` as in `Admission.enter`. Raises RateLimited.
         """
-        await self.admission.enter(served.model.name)
+        await self.admission.enter(served.model.name, alternatives)
         self.context.trace.begin("render")
 
     def generate(
@@ -223,6 +223,7 @@ class Generating:
         context: RequestContext = scope["farebox.context"]
         if gateway.stopping:
             raise shutting_down()
+        gateway.check_pace()
         try:
             body = await read_body(headers, receive, gateway.settings)
         except ClientDisconnect:

@@ -48,6 +48,11 @@ class Fleet:
         return {name: engine.state for name, engine in self._engine_of.items()}
 
     @property
+    def lags(self) -> Mapping[str, float]:
+        """By model name: how old its tokens are when they are passed on, in seconds."""
+        return {name: engine.lag_seconds for name, engine in self._engine_of.items()}
+
+    @property
     def ready(self) -> bool:
         """Whether every model has generated a token and its engine lives."""
         return all(engine.state is EngineState.READY for engine in self._engines) and len(self._served) == len(

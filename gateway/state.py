@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.catalog import Catalog
+from gateway.errors import falling_behind
 from gateway.fleet import Fleet
 from gateway.idempotency import Idempotency
 from gateway.limits import RateLimits
@@ -37,6 +38,17 @@ class Gateway:
     watch: LoopWatch
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
+
+    @property
+    def behind_seconds(self) -> float:
+        """How late it is with what it does: its event loop's delay, or the age of the tokens that it passes on."""
+        return max([self.watch.recent_seconds, *(engine.lag_seconds for engine in self.fleet.engines)])
+
+    def check_pace(self) -> None:
+        """Raises Unavailable where those that run would have to wait too long for one more."""
+        behind, seconds_max = self.behind_seconds, self.settings.loop_delay_seconds_max
+        if behind > seconds_max and self.pipeline.running:
+            raise falling_behind(behind, seconds_max)
 
     def problems(self) -> list[str]:
         """Why it can't serve now, in words; empty when it can."""

@@ -32,7 +32,7 @@ async def chat_completions(exchange: Exchange) -> None:
     values = parse_json(exchange.body)
     served = served_model(exchange, values)
     body = validate(ChatBody, values, served.model.profile.openai)
-    await exchange.admit(served)
+    await exchange.admit(served, body.n * (body.top_logprobs or 0))
     prompt = await served.renderer.chat(body.conversation())
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), body.logprobs_wanted)
     async with exchange.generate(
@@ -60,7 +60,7 @@ async def completions(exchange: Exchange) -> None:
     values = parse_json(exchange.body)
     served = served_model(exchange, values)
     body = validate(CompletionBody, values, served.model.profile.openai)
-    await exchange.admit(served)
+    await exchange.admit(served, len(body.prompt) * body.n * (body.logprobs or 0))
     parts = [
         Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), body.logprobs))
         for prompt in await body.render(served.renderer, exchange.gateway.settings.prompts_max)

@@ -29,7 +29,7 @@ async def responses(exchange: Exchange) -> None:
     values = parse_json(exchange.body)
     served = served_model(exchange, values)
     body = validate(ResponsesBody, values, served.model.profile.route("responses"))
-    await exchange.admit(served)
+    await exchange.admit(served, body.top_logprobs or 0)
     form = await responses_format()
     prompt = await served.renderer.chat(form.conversation(body.conversation_fields(), continue_final=body.continues))
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
