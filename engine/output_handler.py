@@ -21,6 +21,7 @@ from engine.outputs import StepProcessor
 
 TURN_SECONDS = 0.01  # what may be taken in before others get a turn, not counting what is written of it
 AHEAD_SECONDS_MAX = 1.0  # how old a token may be when it is taken, before the engine is stopped
+RECENT_SECONDS = 1.0  # how long the age of what was taken last says how late the front end is
 
 Record = Callable[[EngineCoreOutputs, IterationStats | None], None]
 
@@ -58,8 +59,8 @@ class OutputHandler:
 
     @property
     def lag_seconds(self) -> float:
-        """The age of the oldest tokens that were taken lately; halved with each second since."""
-        return float(self._late * 0.5 ** (time.monotonic() - self._seen_at))
+        """The age of the tokens that were taken last, if that wasn't long ago."""
+        return self._late if time.monotonic() - self._seen_at < RECENT_SECONDS else 0.0
 
     async def run(self) -> None:
         try:
@@ -105,8 +106,7 @@ class OutputHandler:
         self._turn_ends = time.monotonic() + TURN_SECONDS
 
     def _note(self, age: float) -> None:
-        if age > self.lag_seconds:
-            self._late, self._seen_at = age, time.monotonic()
+        self._late, self._seen_at = age, time.monotonic()
         if age > AHEAD_SECONDS_MAX and self._stops_engine and self._stopping is None:
             self._stopping = asyncio.create_task(self._stop_engine(), name="engine back-pressure")
 

@@ -41,8 +41,12 @@ class Gateway:
 
     @property
     def behind_seconds(self) -> float:
-        """How late it is with what it does: its event loop's delay, or the age of the tokens that it passes on."""
-        return max([self.watch.recent_seconds, *(engine.lag_seconds for engine in self.fleet.engines)])
+        """How late it is with what it does: its event loop's delay, or the age of the tokens that it passes on.
+
+        One stop that is over keeps nobody waiting any more, so the loop must have been late lately and be late now.
+        """
+        loop = min(self.watch.recent_seconds, self.watch.last_seconds)
+        return max([loop, *(engine.lag_seconds for engine in self.fleet.engines)])
 
     def check_pace(self) -> None:
         """Raises Unavailable where those that run would have to wait too long for one more."""

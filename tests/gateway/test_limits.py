@@ -380,6 +380,7 @@ async def test_a_late_event_loop_refuses_requests(gateway_server: GatewayServers
         waiting = asyncio.create_task(client.post(CHAT, json=chat()))
         while not server.engines[0].running:
             await asyncio.sleep(0.01)
+        await server.gateway.watch.close()
         server.gateway.watch.note(30.0)
         refused = await client.post(CHAT, json=chat())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_overloaded")
