@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 from prometheus_client import REGISTRY
+from vllm.sampling_params import SamplingParams
 
 from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling, TokenLogprobs
 from engine.embedded import EmbeddedEngine
 from engine.errors import EngineDead, PromptError
+from engine.rendering import rendered
 from tests.engine.conftest import LLAMA, Start, chat, read, text_of
 
 SCHEMA: dict[str, JSONValue] = {
@@ -123,6 +125,19 @@ async def test_logprobs_carry_text_and_alternatives(engine: EmbeddedEngine, star
         assert row.ids[1] == row.ids[0]  # greedy
     tokens = [engine.vocabulary.token(row.ids[0]) for row in rows]
     assert "".join(token.text for token in tokens if not token.special) == text_of(deltas)
+
+
+async def test_logprobs_are_those_of_vllms_own_path(engine: EmbeddedEngine, start: Start, unknown: Prompt) -> None:
+    params = SamplingParams(max_tokens=12, temperature=0, logprobs=4, ignore_eos=True)
+    core = engine._require().core
+    async for output in core.generate(rendered(unknown).engine_input, params, "vllms-own"):
+        theirs = output.outputs[0]
+    rows = rows_of(await read(await start(prompt=unknown, max_tokens=12, temperature=0, logprobs=4, ignore_eos=True)))
+    assert [row.ids[0] for row in rows] == list(theirs.token_ids)
+    for row, found in zip(rows, theirs.logprobs, strict=True):
+        assert list(row.ids[1:]) == sorted(found, key=lambda token_id: found[token_id].rank)[:4]
+        for token_id, logprob in zip(row.ids, row.logprobs, strict=True):
+            assert logprob == pytest.approx(found[token_id].logprob, abs=1e-3)  # in another batch
 
 
 async def test_logprobs_of_the_chosen_token_alone(start: Start) -> None:
