@@ -5,9 +5,9 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
 
@@ -159,14 +159,32 @@ class EmbeddingRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """One token with its natural-log probability, and the likeliest alternatives at its place."""
+class Token:
+    """An entry of a vocabulary. `text` is its bytes, `data`, as UTF-8; those that are no whole character are written as
+    OpenAI does, `\\xf0\\x9f`."""
 
-    token_id: int
+    id: int
     text: str
-    logprob: float
+    data: bytes
     special: bool = False
-    top: tuple["TokenLogprob", ...] = ()
+
+
+class Vocabulary(Protocol):
+    """Every token of an engine, by its id."""
+
+    def token(self, token_id: int) -> Token:
+        """The same object for the same id; an empty token for an id that there isn't."""
+
+
+class TokenLogprobs(NamedTuple):
+    """One generated token and the likeliest ones at its place, as parallel lists of ids and natural-log probabilities.
+
+    The generated token comes first, then the alternatives, likeliest first (it may be one of them). Every number is
+    finite.
+    """
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +214,7 @@ class Delta:
     stop_reason: str | int | None = None
     reasoning: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] | None = None
+    logprobs: Collection[TokenLogprobs] | None = None
     embedding: Sequence[float] | None = None  # all that there is, where the model embeds
 
 
@@ -278,6 +296,14 @@ class Engine(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Known once started."""
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago the engine made what it hands over now: more than a moment where its reader is too slow."""
 
     async def start(self) -> None:
         """Loads the weights and generates a token. Raises EngineStartError."""

@@ -9,12 +9,14 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import EngineInput
 from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.metrics.stats import IterationStats
 
 from engine.lifeline import executor_class
+from engine.output_handler import OutputHandler
 from engine.outputs import Inbox, StepProcessor
 from engine.seat import Seat
 from engine.stats import EngineMetrics, ServingStats
@@ -36,6 +38,7 @@ class Core(AsyncLLM):
     """May be constructed in any thread; its tasks start with the first request, in the event loop of that request."""
 
     output_processor: StepProcessor
+    output_handler: asyncio.Task[None] | None  # None until the first request
 
     def __init__(self, args: AsyncEngineArgs, statistics: Statistics, seat: Seat | None = None) -> None:
         config = engine_config(args, seat)
@@ -61,6 +64,8 @@ class Core(AsyncLLM):
         self._aborts: set[asyncio.Task[None]] = set()
         for logger in self.logger_manager.stat_loggers if loggers else ():
             logger.waiting = self.output_processor.waiting
+        self._outputs: OutputHandler | None = None
+        self._alone = seat is None or seat.count == 1
         if statistics is Statistics.SERVING:
             # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
             self.log_stats = False
@@ -83,6 +88,32 @@ class Core(AsyncLLM):
         requests = everywhere.get_num_requests() if everywhere else self.output_processor.get_num_unfinished_requests()
         seats = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         return bool(requests <= seats) and not any(self.output_processor.waiting.values())
+
+    @property
+    def lag_seconds(self) -> float:
+        """See `engine.base.Engine`."""
+        return 0.0 if self._outputs is None else self._outputs.lag_seconds
+
+    def _run_output_handler(self) -> None:
+        """vLLM's, with ours in place of the function within it."""
+        if self.output_handler is not None:
+            return
+        loggers, renderer = self.logger_manager, self.renderer
+
+        def record(outputs: EngineCoreOutputs, iteration: IterationStats | None) -> None:
+            if loggers is not None:
+                loggers.record(outputs.scheduler_stats, iteration, renderer.stat_mm_cache(), outputs.engine_index)
+
+        parallel = self.vllm_config.parallel_config
+        self._outputs = OutputHandler(
+            self.engine_core,
+            self.output_processor,
+            record,
+            counts=self.log_stats,
+            ages=parallel.data_parallel_size_local == parallel.data_parallel_size,
+            stops_engine=self._alone,
+        )
+        self.output_handler = asyncio.create_task(self._outputs.run(), name="engine outputs")
 
     async def submit(
         self,

@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine import environment
-from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest
+from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest, Vocabulary
 from engine.errors import EngineDead, EngineStartError
 from engine.seat import Seat
 from engine.starting import STOP_SECONDS, in_daemon_thread, prepare, reason
@@ -47,6 +47,14 @@ class EmbeddedEngine:
         return self._require().context_length
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        return self._require().vocabulary
+
+    @property
+    def lag_seconds(self) -> float:
+        return 0.0 if self._loaded is None else self._loaded.core.lag_seconds
+
+    @property
     def cache_tokens(self) -> int:
         """How many tokens the KV cache holds, as vLLM measured it at the start."""
         return self._require().cache_tokens
@@ -71,7 +79,9 @@ class EmbeddedEngine:
             self._state = EngineState.DEAD
             await self._shut_down()
             raise EngineStartError(sentence) from error
-        self._loaded.core.output_handler.add_done_callback(self._on_end)
+        handler = self._loaded.core.output_handler
+        assert handler is not None  # it has passed on a token
+        handler.add_done_callback(self._on_end)
         self._state = EngineState.READY
         _log.info("%s: the KV cache holds %d tokens", self._spec.source, self.cache_tokens)
 

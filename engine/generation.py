@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-from vllm.logprobs import Logprob
 from vllm.v1.engine import FinishReason as EngineFinish
 
-from engine.base import Delta, FinishReason, Generation, TokenCounts, TokenLogprob
+from engine.base import Delta, FinishReason, Generation, TokenCounts, TokenLogprobs
 from engine.core import Core
 from engine.errors import GenerationFailed
 from engine.failures import translate
-from engine.outputs import Inbox, Piece, RawPiece
+from engine.outputs import Inbox, Piece, RawPiece, Scores
 from engine.parsing import ChatContext, ChoiceParser
 
 # As vLLM's server: JSON has no -inf, and a token that a constraint forbade has it.
@@ -34,16 +33,12 @@ class EmbeddedGeneration(Generation):
         inbox: Inbox,
         prompt_token_ids: list[int],
         context: ChatContext | None = None,
-        top_logprobs: int = 0,
-        special_ids: Collection[int] = (),
     ) -> None:
         self._core = core
         self._inbox = inbox
         self._prompt_tokens = len(prompt_token_ids)
         self._context = context
         self._parsers = [ChoiceParser(context, prompt_token_ids) for _ in inbox.completion] if context else []
-        self._top_logprobs = top_logprobs
-        self._special_ids = special_ids
         self._ready: deque[Delta] = deque()
         self._closed = False
 
@@ -147,7 +142,7 @@ class EmbeddedGeneration(Generation):
         token_ids: list[int],
         finish_reason: EngineFinish | None,
         stop_reason: int | str | None,
-        logprobs: list[dict[int, Logprob]] | None,
+        logprobs: list[Scores] | None,
     ) -> None:
         """A Delta for a piece of a choice without a parser."""
         if not text and finish_reason is None and logprobs is None:
@@ -157,7 +152,7 @@ class EmbeddedGeneration(Generation):
             delta.finish_reason = self._finish(finish_reason)
             delta.stop_reason = stop_reason
         if logprobs is not None:
-            delta.logprobs = self._logprobs(token_ids, logprobs)
+            delta.logprobs = _Logprobs(logprobs)
         self._ready.append(delta)
 
     def _parse(self, pieces: list[Piece]) -> None:
@@ -189,7 +184,7 @@ class EmbeddedGeneration(Generation):
                 stop_reason=last.stop_reason,
                 reasoning=parsed.reasoning,
                 tool_calls=tuple(parsed.tool_calls),
-                logprobs=None if last.logprobs is None else self._logprobs(last.token_ids, last.logprobs),
+                logprobs=None if last.logprobs is None else _Logprobs(last.logprobs),
             )
         )
 
@@ -200,18 +195,27 @@ class EmbeddedGeneration(Generation):
             raise GenerationFailed("The engine gave up on this request; the same request may work when sent again.")
         return known
 
-    def _logprobs(self, token_ids: list[int], rows: list[dict[int, Logprob]]) -> tuple[TokenLogprob, ...]:
-        return tuple(self._token(token, row) for token, row in zip(token_ids, rows, strict=True))
 
-    def _token(self, token: int, row: dict[int, Logprob]) -> TokenLogprob:
-        ranked = sorted(row, key=lambda other: row[other].rank or 0)[: self._top_logprobs]
-        top = tuple(self._alternative(other, row[other]) for other in ranked)
-        chosen = self._alternative(token, row[token])
-        return TokenLogprob(chosen.token_id, chosen.text, chosen.logprob, chosen.special, top)
+class _Logprobs(Collection[TokenLogprobs]):
+    """The log probabilities of a delta. They stay arrays until they are read, since a slow reader's pile up."""
 
-    def _alternative(self, token: int, found: Logprob) -> TokenLogprob:
-        logprob = max(found.logprob, _LOGPROB_MIN)
-        return TokenLogprob(token, found.decoded_token or "", logprob, token in self._special_ids)
+    __slots__ = ("_scores",)
+
+    def __init__(self, scores: list[Scores]) -> None:
+        self._scores = scores
+
+    def __len__(self) -> int:
+        return sum(len(scores.ids) for scores in self._scores)
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == own for own in self)
+
+    def __iter__(self) -> Iterator[TokenLogprobs]:
+        for scores in self._scores:
+            for ids, logprobs in zip(scores.ids.tolist(), scores.logprobs.tolist(), strict=True):
+                if not min(logprobs) >= _LOGPROB_MIN:  # NaN isn't, either
+                    logprobs = [value if value >= _LOGPROB_MIN else _LOGPROB_MIN for value in logprobs]
+                yield TokenLogprobs(ids, logprobs)
 
 
 def _merged(pieces: list[Piece]) -> Piece:

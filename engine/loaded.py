@@ -22,6 +22,7 @@ from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
 from engine.temperature import VLLM_TEMPERATURE_MAX
+from engine.vocabulary import TokenizerVocabulary
 
 
 class LoadedEngine:
@@ -34,7 +35,7 @@ class LoadedEngine:
         quicken(self.core.renderer)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
-        self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)
+        self.vocabulary = TokenizerVocabulary(self.core.renderer.get_tokenizer())
 
     @property
     def context_length(self) -> int:
@@ -73,10 +74,8 @@ class LoadedEngine:
                 f"{VLLM_TEMPERATURE_MAX:g}; {sampling.temperature:g} was sent.",
                 "temperature",
             )
-        inbox = Inbox(sampling.n, request.stream)
-        generation = EmbeddedGeneration(
-            self.core, inbox, handle.token_ids, handle.context, sampling.logprobs or 0, self._special_ids
-        )
+        inbox = Inbox(sampling.n, request.stream, sampling.logprobs or 0)
+        generation = EmbeddedGeneration(self.core, inbox, handle.token_ids, handle.context)
         constrained = handle.constraints.structured_outputs is not None
         try:
             await self.core.submit(

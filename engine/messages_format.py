@@ -15,6 +15,7 @@ from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 
 from engine.base import Conversation, Delta, JSONValue, ResponseFormat
+from engine.event_text import event_bytes
 from engine.failures import BARE, translate
 from engine.json_text import parsed_object
 
@@ -99,7 +100,7 @@ class MessagesFormat:
         async for event in AnthropicServingMessages.message_stream_converter(None, chunks()):
             if event.startswith("event: error\n"):
                 raise RuntimeError("vLLM's converter failed")  # its event holds the words of whatever failed in it
-            yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event.encode()
+            yield _with_cost(event, usage) if event.startswith("event: message_delta\n") else event_bytes(event)
         if failures:
             raise failures[0]
 

@@ -1,23 +1,32 @@
 """From engine steps to readers: what vLLM's `OutputProcessor` does for each token, without its objects.
 
-vLLM builds a `CompletionOutput` and a `RequestOutput` per token and sets an `asyncio.Event`. A reader here gets a
-tuple per token, at once or when it asks (`Inbox`). vLLM's detokenizer, stop strings, logprobs and bookkeeping are used
-as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
+vLLM builds a `CompletionOutput` and a `RequestOutput` per token and sets an `asyncio.Event`, and for each alternative
+of a log probability it decodes a token and makes an object, all of which it keeps. A reader here gets a tuple per
+token, at once or when it asks (`Inbox`), with the engine's own arrays of log probabilities. vLLM's detokenizer, stop
+strings and bookkeeping are used as they are. Requests whose queue is not an `Inbox` take vLLM's own path.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vllm.logprobs import Logprob
+import numpy as np
 from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput, RequestState
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
+from vllm.v1.outputs import LogprobsLists
 
 from engine.detokenizer import PlainDetokenizer, plain, read_prompts_end
 from engine.stats import ServingStats
+
+
+class Scores(NamedTuple):
+    """The log probabilities of one engine step, as [tokens, 1 + alternatives]: the chosen token, then the likeliest."""
+
+    ids: np.ndarray
+    logprobs: np.ndarray
 
 
 class Piece(NamedTuple):
@@ -28,21 +37,23 @@ class Piece(NamedTuple):
     token_ids: list[int]
     finish_reason: FinishReason | None
     stop_reason: int | str | None
-    logprobs: list[dict[int, Logprob]] | None
+    logprobs: list[Scores] | None
 
 
 # A Piece as it is made for each token: a named tuple takes six times as long to make.
-RawPiece = tuple[int, str, list[int], FinishReason | None, int | str | None, list[dict[int, Logprob]] | None]
+RawPiece = tuple[int, str, list[int], FinishReason | None, int | str | None, list[Scores] | None]
 
 
 class Inbox:
     """Where the output handler puts the pieces of one request, for its one reader.
 
     `listener` is called when there is something to take, or an error: unless it streams, only when all choices are
-    done. It must not raise. `completion` counts the tokens of each choice as they arrive, read or not.
+    done. It must not raise. `completion` counts the tokens of each choice as they arrive, read or not. `alternatives`
+    is how many log probabilities a token has beside its own.
     """
 
     __slots__ = (
+        "alternatives",
         "cached",
         "completion",
         "error",
@@ -54,9 +65,10 @@ class Inbox:
         "unfinished",
     )
 
-    def __init__(self, n: int, streams: bool) -> None:
+    def __init__(self, n: int, streams: bool, alternatives: int = 0) -> None:
         self.request_id = ""
         self.streams = streams
+        self.alternatives = alternatives
         self.pieces: list[RawPiece] = []
         self.states: list[RequestState] = []
         self.completion = [0] * n
@@ -65,11 +77,17 @@ class Inbox:
         self.error: Exception | None = None
         self.listener: Callable[[], None] | None = None
 
-    def push(self, piece: RawPiece) -> None:
+    def push(self, piece: RawPiece, wake: bool) -> None:
+        """`wake`: the reader, now; else `tell` must be called later."""
         self.pieces.append(piece)
         self.completion[piece[0]] += len(piece[2])
         if piece[3] is not None:
             self.unfinished -= 1
+        if wake and self.listener is not None and (self.streams or not self.unfinished):
+            self.listener()
+
+    def tell(self) -> None:
+        """Wake the reader, if there is something for it."""
         if self.listener is not None and (self.streams or not self.unfinished):
             self.listener()
 
@@ -107,6 +125,18 @@ class StepProcessor(OutputProcessor):
     """
 
     stats: ServingStats | None = None
+    _gathered: set[Inbox] | None = None
+
+    def gather(self) -> None:
+        """From now on what arrives is kept until `hand_out`: more is coming, and leaves together with it."""
+        if self._gathered is None:
+            self._gathered = set()
+
+    def hand_out(self) -> None:
+        """Wake the readers of what was gathered."""
+        gathered, self._gathered = self._gathered, None
+        for inbox in gathered or ():
+            inbox.tell()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -188,9 +218,11 @@ class StepProcessor(OutputProcessor):
             text = detokenizer.get_next_output_text(finish_reason is not None, delta=True)
         logprobs = None
         if output.new_logprobs is not None:
-            state.logprobs_processor.update_from_output(output)
-            logprobs = state.logprobs_processor.logprobs[-len(token_ids) :] if token_ids else []
-        inbox.push((state.request_index, text, token_ids, finish_reason, stop_reason, logprobs))
+            logprobs = [_scores(output.new_logprobs, len(token_ids), 1 + inbox.alternatives)]
+        gathered = self._gathered
+        inbox.push((state.request_index, text, token_ids, finish_reason, stop_reason, logprobs), gathered is None)
+        if gathered is not None:
+            gathered.add(inbox)
         return finish_reason
 
     def _end(
@@ -202,6 +234,12 @@ class StepProcessor(OutputProcessor):
         self._update_stats_from_finished(state, reason, stats)
         if self.tracing_enabled and stats is not None:
             self.do_tracing(output, state, stats)
+
+
+def _scores(found: LogprobsLists, tokens: int, columns: int) -> Scores:
+    """Copies: the arrays lie in the engine's message, which has all requests in it and as many columns as any of them
+    asked for."""
+    return Scores(found.logprob_token_ids[:tokens, :columns].copy(), found.logprobs[:tokens, :columns].copy())
 
 
 def _begin(output: EngineCoreOutput, state: RequestState, inbox: Inbox) -> None:

@@ -13,6 +13,7 @@ steps = [{ emit = "one two" }, { hang = true }]
 cached = 2                        # prompt tokens that came from the prefix cache
 steps = [
   { emit = "Hello there" },       # one token per word
+  { bytes = "c3 a9" },            # one token per group of hexadecimal digits, which may be a part of a character
   { reason = "Let me think" },    # the same, as reasoning
   { call = "get_weather", arguments = '{"city": "Paris"}' },   # one token per word of the arguments, at least one
   { sleep = 0.5 },                # seconds
@@ -34,9 +35,9 @@ from typing import Literal
 from engine.base import FinishReason
 from engine.errors import EngineStartError
 
-StepKind = Literal["emit", "reason", "call", "sleep", "finish", "fail", "reject", "die", "hang"]
+StepKind = Literal["emit", "bytes", "reason", "call", "sleep", "finish", "fail", "reject", "die", "hang"]
 
-_TEXT = ("emit", "reason", "call", "finish", "fail")
+_TEXT = ("emit", "bytes", "reason", "call", "finish", "fail")
 _FLAGS = ("reject", "die", "hang")
 
 

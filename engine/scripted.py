@@ -2,18 +2,16 @@
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
 has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script)
-and `logprobs`: every token has the log probability LOGPROB, and its number in the answer as its id.
+and `logprobs`: every token has the log probability LOGPROB.
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 
 from engine.base import (
     ChatFormat,
-    Conversation,
     Delta,
     EmbeddingRequest,
     EngineSpec,
@@ -21,11 +19,9 @@ from engine.base import (
     FinishReason,
     Generation,
     GenerationRequest,
-    Prompt,
-    ResponseFormat,
     Sampling,
     TokenCounts,
-    TokenLogprob,
+    TokenLogprobs,
     ToolCallDelta,
 )
 from engine.errors import (
@@ -34,46 +30,15 @@ from engine.errors import (
     EngineOverloaded,
     EngineStartError,
     GenerationFailed,
-    PromptError,
-    UnsupportedFeature,
 )
 from engine.json_text import mended, whole_characters
 from engine.script import RequestScript, Script, Step
+from engine.scripted_renderer import ScriptedRenderer
+from engine.scripted_vocabulary import ScriptedVocabulary, tokens_of
 
-VOCABULARY = 1 << 20
-IDS_MAX = 1 << 17  # of a prompt, kept as text
 LOGPROB = -0.5
 DIMENSIONS = 8
-
 _DEAD = "The engine has stopped; the server must be restarted."
-_WORD = re.compile(r"\s*\S+|\s+$")
-
-
-class ScriptedRenderer:
-    """See `engine.base.Renderer`. A conversation is a line per message: `role: content`."""
-
-    chats = True
-
-    def __init__(self, chat_format: ChatFormat) -> None:
-        self._format = chat_format
-
-    async def chat(self, conversation: Conversation) -> Prompt:
-        if conversation.tools and conversation.tool_choice != "none" and self._format.tool_call_parser is None:
-            raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
-        lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
-        return await self.text("\n".join(lines))
-
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
-        return Prompt(len(_WORD.findall(text)), text)
-
-    def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
-        if 0 < len(ids) <= IDS_MAX and not 0 <= min(ids) <= max(ids) < VOCABULARY:
-            wrong = next(token for token in ids if not 0 <= token < VOCABULARY)
-            raise PromptError(f"Token id {wrong} is not in this model's vocabulary of {VOCABULARY} tokens.", param)
-        return Prompt(len(ids), " ".join(map(str, ids[:IDS_MAX])))
-
-    def prompt_text(self, prompt: Prompt) -> str:
-        return str(prompt.handle)
 
 
 class ScriptedGeneration(Generation):
@@ -161,7 +126,7 @@ class ScriptedGeneration(Generation):
             if step.kind == "finish":
                 reason = step.text  # type: ignore[assignment]  # the script says which
                 break
-            if step.kind not in ("emit", "reason", "call"):
+            if step.kind not in ("emit", "bytes", "reason", "call"):
                 await self._happen(step)
                 continue
             if self._vector is not None:
@@ -190,12 +155,12 @@ class ScriptedGeneration(Generation):
     def _tokens(self, index: int, step: Step, calls: int) -> Iterator[Delta]:
         """Each token is counted when it is taken."""
         first, text, arguments = True, whole_characters(step.text), mended(step.arguments)
-        for word in _WORD.findall(arguments or text if step.kind == "call" else text):
+        for word, data in tokens_of(step):
             self._completion[index] += 1
             if step.kind == "reason":
                 self._reasoning[index] += 1
-            delta = self._delta(index, text=word if step.kind == "emit" else "")
-            delta.logprobs = self._logprobs(index, word)
+            delta = self._delta(index, text=word if step.kind in ("emit", "bytes") else "")
+            delta.logprobs = self._logprobs(data)
             if step.kind == "reason":
                 delta.reasoning = word
             elif step.kind == "call":
@@ -204,13 +169,14 @@ class ScriptedGeneration(Generation):
             first = False
             yield delta
 
-    def _logprobs(self, index: int, word: str) -> tuple[TokenLogprob, ...] | None:
+    def _logprobs(self, data: bytes) -> list[TokenLogprobs] | None:
+        """The alternatives of a token are the token itself and the same with apostrophes."""
         wanted = self._request.sampling.logprobs
         if wanted is None:
             return None
-        token_id = self._completion[index]
-        top = tuple(TokenLogprob(token_id + rank, word + "'" * rank, LOGPROB - rank) for rank in range(wanted))
-        return (TokenLogprob(token_id, word, LOGPROB, top=top),)
+        id_of = self._engine.vocabulary.id_of
+        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(wanted))]
+        return [TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(wanted))])]
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
         return Delta(
@@ -233,6 +199,8 @@ class ScriptedEngine:
         self._state = EngineState.STARTING
         self._turn = 0
         self.seats = asyncio.Semaphore(script.max_num_seqs) if script.max_num_seqs is not None else nullcontext()
+        self.vocabulary = ScriptedVocabulary()
+        self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
 
     @property
@@ -320,5 +288,5 @@ def _joined(whole: Delta, more: Delta) -> Delta:
     more.text = whole.text + more.text
     more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
     if whole.logprobs or more.logprobs:
-        more.logprobs = (whole.logprobs or ()) + (more.logprobs or ())
+        more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
     return more

@@ -54,6 +54,7 @@ class Generating:
         context: RequestContext = scope["farebox.context"]
         if gateway.stopping:
             raise ShuttingDown()
+        gateway.check_pace()
         try:
             body = await read_body(headers, receive, gateway.settings)
         except ClientDisconnect:
@@ -108,7 +109,7 @@ class Generating:
     async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
         try:
             served, body = await self._checked(gateway, exchange)
-            await exchange.admission.enter(served.model.name)
+            await exchange.admission.enter(served.model.name, body.alternatives())
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
         except Exception as error:

@@ -6,6 +6,7 @@ that knows which route has which.
 
 import json
 
+from engine.event_text import event_bytes
 from gateway.errors import GatewayError
 
 ANTHROPIC_ROUTES = frozenset(
@@ -43,4 +44,4 @@ def error_event(error: GatewayError, route: str, request_id: str, number: int) -
         # OpenAI's event has the fields at its top; its SDKs raise for a field `error`.
         fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
         body = {**fields, "sequence_number": number, **body}
-    return f"{name}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+    return event_bytes(f"{name}data: {json.dumps(body, ensure_ascii=False)}\n\n")

@@ -217,6 +217,15 @@ class ShuttingDown(Unavailable):
         self.headers["connection"] = "close"
 
 
+def falling_behind(seconds: float, seconds_max: float) -> Unavailable:
+    return Unavailable(
+        f"The gateway is {seconds:.1f} seconds behind with its answers, and takes no requests while it is more than "
+        f"{seconds_max:g}. Try again in a moment.",
+        code="engine_overloaded",
+        retry_after_seconds=2,
+    )
+
+
 def from_exception(error: Exception) -> GatewayError:
     """The client's view of any exception: what isn't known here is a 500 that tells nothing of the inside."""
     match error:

@@ -9,17 +9,19 @@ from engine.base import Engine, EngineSpec, EngineState, Renderer
 from engine.log_lines import requests_come
 from gateway.catalog import Catalog, Model
 from gateway.errors import NotFound, Unavailable
+from gateway.protocol.token_json import TokenJSON
 
 log = logging.getLogger("farebox.fleet")
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model on a running engine."""
+    """A model on a running engine. `tokens` are the engine's, as answers write them."""
 
     model: Model
     engine: Engine
     renderer: Renderer
+    tokens: TokenJSON
 
     @property
     def context_length(self) -> int:
@@ -47,6 +49,11 @@ class Fleet:
         return {name: engine.state for name, engine in self._engine_of.items()}
 
     @property
+    def lags(self) -> Mapping[str, float]:
+        """By model name: how old its tokens are when they are passed on, in seconds."""
+        return {name: engine.lag_seconds for name, engine in self._engine_of.items()}
+
+    @property
     def ready(self) -> bool:
         """Whether every model has generated a token and its engine lives."""
         return all(engine.state is EngineState.READY for engine in self._engines) and len(self._served) == len(
@@ -59,9 +66,10 @@ class Fleet:
             log.info("loading %s", engine.spec.source)
             await engine.start()
             requests_come()
+            tokens = TokenJSON(engine.vocabulary)
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
-                    self._served[model.name] = Served(model, engine, _renderer(model, engine))
+                    self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:

@@ -37,9 +37,15 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     def states() -> Readings:
         return {(name, state.value): state is fleet.states[name] for name in names for state in EngineState}
 
+    def lags() -> Readings:
+        return {(name,): fleet.lags[name] for name in names}
+
     metrics.gauge("farebox_requests_waiting", "Requests without a token yet.", ["model"], waiting)
     metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model"], running)
     metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states, "max")
+    metrics.gauge(
+        "farebox_engine_lag_seconds", "The age of the engine's tokens when they are passed on.", ["model"], lags, "max"
+    )
     metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
     metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
     metrics.gauge(

@@ -33,20 +33,20 @@ class RedisStore:
         self._lease_ms = lease_ms
         self._window_ms = window_ms
         self._redis = LimitsRedis(url, timeout_seconds)
-        self._slots: dict[str, str] = {}  # visit -> scope, of those that run
-        self._leaving: defaultdict[str, set[str]] = defaultdict(set)  # scope -> visits whose slot is being freed
+        self._slots: dict[str, str] = {}  # slot -> scope, of the visits that run
+        self._leaving: defaultdict[str, set[str]] = defaultdict(set)  # scope -> slots that are being freed
         self._owed: deque[tuple[str, Bounds, int | None]] = deque(maxlen=OWED_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
     async def enter(self, visit: str, bounds: Bounds) -> Levels:
         if bounds.concurrent is not None:
-            self._slots[visit] = bounds.concurrent.scope
+            self._slots |= dict.fromkeys(_slots(visit, bounds), bounds.concurrent.scope)
             if self._renewing is None:
                 self._renewing = asyncio.create_task(self._keep_renewing(), name="limit leases")
         levels = await self._levels("enter", visit, bounds, 0)
         if levels.refused is not None:
-            self._slots.pop(visit, None)
+            self._let_go(visit, bounds)
         return levels
 
     async def take(self, visit: str, bounds: Bounds, tokens: int) -> Levels:
@@ -56,19 +56,23 @@ class RedisStore:
         return await self._levels("look", "", bounds, 0)
 
     def leave(self, visit: str, bounds: Bounds, tokens: int | None) -> None:
-        self._slots.pop(visit, None)
+        self._let_go(visit, bounds)
         if bounds.concurrent is None and (bounds.tokens is None or tokens is None):
             return
         scope = bounds.concurrent.scope if bounds.concurrent is not None else ""
-        self._leaving[scope].add(visit)
+        self._leaving[scope].update(_slots(visit, bounds))
         task = asyncio.get_running_loop().create_task(self._free(visit, scope, bounds, tokens))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def leave_later(self, visit: str, bounds: Bounds, tokens: int | None) -> None:
         """`leave` while Redis is away: made up for in `catch_up`."""
-        self._slots.pop(visit, None)
+        self._let_go(visit, bounds)
         self._owed.append((visit, bounds, tokens))
+
+    def _let_go(self, visit: str, bounds: Bounds) -> None:
+        for slot in _slots(visit, bounds):
+            self._slots.pop(slot, None)
 
     async def ping(self) -> None:
         """Return when it works, which may take some seconds. Raises RedisAway, RedisUnsuitableError."""
@@ -95,7 +99,8 @@ class RedisStore:
         limits = [-1 if bound is None else bound.limit for bound in (bounds.requests, bounds.tokens, bounds.concurrent)]
         # A slot that this process has freed must not refuse its next request, even if Redis hears of it later.
         leaving = self._leaving.get(bounds.concurrent.scope, ()) if bounds.concurrent is not None else ()
-        arguments: list[str | int] = [step, visit, self._window_ms, self._lease_ms, *limits, tokens, *leaving]
+        arguments: list[str | int] = [step, visit, self._window_ms, self._lease_ms, *limits, tokens]
+        arguments += [bounds.slots, *leaving]
         found: list[int] = await self._bounded(self._redis.run(COUNT, _names(bounds), arguments))
         refused, *numbers = map(int, found)
         return Levels(Level(*numbers[0:3]), Level(*numbers[3:6]), Level(numbers[6]), REFUSED[refused])
@@ -104,10 +109,10 @@ class RedisStore:
         try:
             # Where Redis is away, the slot's lease runs out and the tokens leave the window by themselves.
             with contextlib.suppress(RedisAway):
-                arguments: list[str | int] = [visit, -1 if tokens is None else tokens]
+                arguments: list[str | int] = [visit, -1 if tokens is None else tokens, bounds.slots]
                 await self._bounded(self._redis.run(LEAVE, _names(bounds)[1:], arguments))
         finally:
-            self._leaving[scope].discard(visit)
+            self._leaving[scope].difference_update(_slots(visit, bounds))
             if not self._leaving[scope]:
                 del self._leaving[scope]
 
@@ -115,12 +120,12 @@ class RedisStore:
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
             by_scope: defaultdict[str, list[str]] = defaultdict(list)
-            for visit, scope in self._slots.items():
-                by_scope[scope].append(visit)
-            for scope, visits in by_scope.items():
+            for slot, scope in self._slots.items():
+                by_scope[scope].append(slot)
+            for scope, slots in by_scope.items():
                 with contextlib.suppress(RedisAway):
                     name = _name(Bound(scope, 0), "concurrent")
-                    await self._bounded(self._redis.run(RENEW, [name], [self._lease_ms, *visits]))
+                    await self._bounded(self._redis.run(RENEW, [name], [self._lease_ms, *slots]))
 
     async def _bounded(self, call: Any) -> Any:
         try:
@@ -131,6 +136,11 @@ class RedisStore:
 
 def _away(error: Exception) -> RedisAway:
     return RedisAway(f"{type(error).__name__}: {error}"[:200])
+
+
+def _slots(visit: str, bounds: Bounds) -> list[str]:
+    """The names of a visit's slots, as the scripts make them."""
+    return [visit, *(f"{visit}#{number}" for number in range(1, bounds.slots))]
 
 
 def _names(bounds: Bounds) -> list[str]:

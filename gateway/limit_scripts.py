@@ -1,17 +1,18 @@
 """The Lua scripts of `gateway.limit_redis`. Redis runs each as one step, between no others.
 
 requests, tokens: sorted sets of visits by the millisecond they were counted at. costs: tokens of each visit, and their
-`sum`. concurrent: visits by the millisecond at which their lease ends.
+`sum`. concurrent: slots by the millisecond at which their lease ends; a visit's are its name, and its name with #1, #2.
 """
 
-# ARGV: step, visit, window ms, lease ms, limits of requests, tokens and slots (-1: none), tokens, visits that left.
+# ARGV: step, visit, window ms, lease ms, limits of requests, tokens and slots (-1: none), tokens, how many slots, and
+# the slots that were freed.
 # Answers: refused (0 no, 1 requests, 2 tokens, 3 slots), then used, reset ms and wait ms of requests and of tokens, and
 # the slots used.
 COUNT = """
 local requests, slots, tokens, costs = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local step, visit, window, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_requests, max_tokens, max_slots = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local cost = tonumber(ARGV[8])
+local cost, slots_taken = tonumber(ARGV[8]), tonumber(ARGV[9])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -41,13 +42,13 @@ local function wait(set, surplus, cost_of)
   return #oldest == 400 and oldest[400] + window - now or window
 end
 
-for i = 9, #ARGV do redis.call('ZREM', slots, ARGV[i]) end
+for i = 10, #ARGV do redis.call('ZREM', slots, ARGV[i]) end
 forget()
 local used_requests = redis.call('ZCARD', requests)
 local used_tokens = tonumber(redis.call('HGET', costs, 'sum') or 0)
 local used_slots = redis.call('ZCARD', slots)
 local more_requests, more_tokens, more_slots = 0, 0, 0
-if step == 'enter' then more_requests, more_tokens, more_slots = 1, 1, 1 end
+if step == 'enter' then more_requests, more_tokens, more_slots = 1, 1, slots_taken end
 if step == 'take' then more_tokens = cost end
 local function over(used, more, max)
   return max >= 0 and more > 0 and used + more - max or 0
@@ -67,8 +68,9 @@ if refused == 0 and step == 'enter' then
   end
   if max_slots >= 0 then
     redis.call('ZADD', slots, now + lease, visit)
+    for i = 1, slots_taken - 1 do redis.call('ZADD', slots, now + lease, visit .. '#' .. i) end
     redis.call('PEXPIRE', slots, lease)
-    used_slots = used_slots + 1
+    used_slots = used_slots + slots_taken
   end
 elseif refused == 0 and step == 'take' and max_tokens >= 0 then
   redis.call('ZADD', tokens, now, visit)
@@ -85,11 +87,12 @@ return {
 }
 """
 
-# ARGV: visit, tokens that it came to (-1: as taken).
+# ARGV: visit, tokens that it came to (-1: as taken), slots.
 LEAVE = """
 local slots, tokens, costs = KEYS[1], KEYS[2], KEYS[3]
 local visit, cost = ARGV[1], tonumber(ARGV[2])
 redis.call('ZREM', slots, visit)
+for i = 1, tonumber(ARGV[3]) - 1 do redis.call('ZREM', slots, visit .. '#' .. i) end
 if cost >= 0 and redis.call('HEXISTS', costs, visit) == 1 then
   redis.call('HINCRBY', costs, 'sum', cost - redis.call('HGET', costs, visit))
   redis.call('HSET', costs, visit, cost)
@@ -97,7 +100,7 @@ end
 return 0
 """
 
-# ARGV: lease ms, visits. Only of slots that are there: one that was freed meanwhile must not come back.
+# ARGV: lease ms, slots. Only of those that are there: one that was freed meanwhile must not come back.
 RENEW = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -127,7 +127,10 @@ class SharedLimits:
 async def open_limits(settings: Settings, metrics: Metrics) -> RateLimits:
     """The limits that the settings ask for, in Redis where there is one. Raises SettingsError."""
     defaults = LimitDefaults(
-        settings.limit_requests_per_minute, settings.limit_tokens_per_minute, settings.limit_concurrent_requests
+        settings.limit_requests_per_minute,
+        settings.limit_tokens_per_minute,
+        settings.limit_concurrent_requests,
+        settings.limit_alternatives_per_slot,
     )
     if settings.redis_url is None:
         return RateLimits(MemoryStore(), defaults)

@@ -28,11 +28,12 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of one request; None where there is no limit."""
+    """The limits of one request; None where there is no limit. `slots` is how many of `concurrent` it takes."""
 
     requests: Bound | None = None
     tokens: Bound | None = None
     concurrent: Bound | None = None
+    slots: int = 1
 
 
 class Level(NamedTuple):
@@ -56,13 +57,13 @@ class LimitStore(Protocol):
     """Counts visits. A visit is one request on its way through the gateway, named by a random string."""
 
     async def enter(self, visit: str, bounds: Bounds) -> Levels:
-        """Count the request and take a slot, both or (if refused) neither. Refused, too, where no token is left."""
+        """Count the request and take its slots, both or (if refused) neither. Refused, too, where no token is left."""
 
     async def take(self, visit: str, bounds: Bounds, tokens: int) -> Levels:
         """Count tokens, all or (if refused) none. Once for each visit."""
 
     def leave(self, visit: str, bounds: Bounds, tokens: int | None) -> None:
-        """Free the slot and correct the tokens to what the visit came to (None: as taken).
+        """Free the slots and correct the tokens to what the visit came to (None: as taken).
 
         Never waits, so that it works on every way out. For a visit that never entered it does nothing.
         """
@@ -119,6 +120,23 @@ class Window:
 SCAN_MAX = 200
 
 
+class Slots:
+    """What is taken of a limit on requests at a time, by visit."""
+
+    __slots__ = ("_held", "used")
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self.used = 0
+
+    def take(self, visit: str, slots: int) -> None:
+        self._held[visit] = slots
+        self.used += slots
+
+    def free(self, visit: str) -> None:
+        self.used -= self._held.pop(visit, 0)
+
+
 class MemoryStore:
     """Limits of one process. No call gives way to another task, so they are exact."""
 
@@ -127,17 +145,17 @@ class MemoryStore:
         self._clock = clock
         self._requests: defaultdict[str, Window] = defaultdict(Window)
         self._tokens: defaultdict[str, Window] = defaultdict(Window)
-        self._slots: defaultdict[str, set[str]] = defaultdict(set)
+        self._slots: defaultdict[str, Slots] = defaultdict(Slots)
         self._swept_at = clock()
 
     async def enter(self, visit: str, bounds: Bounds) -> Levels:
-        before = self._levels(bounds, requests=1, tokens=1, slots=1)
+        before = self._levels(bounds, requests=1, tokens=1, slots=bounds.slots)
         if before.refused is not None:
             return before
         self.note(visit, bounds)
         return before._replace(
             requests=self._after(before.requests, 1) if bounds.requests is not None else before.requests,
-            concurrent=Level(before.concurrent.used + 1) if bounds.concurrent is not None else before.concurrent,
+            concurrent=Level(before.concurrent.used + bounds.slots) if bounds.concurrent else before.concurrent,
         )
 
     async def take(self, visit: str, bounds: Bounds, tokens: int) -> Levels:
@@ -156,7 +174,7 @@ class MemoryStore:
         if bounds.requests is not None:
             self._requests[bounds.requests.scope].add(visit, self._clock(), 1)
         if bounds.concurrent is not None:
-            self._slots[bounds.concurrent.scope].add(visit)
+            self._slots[bounds.concurrent.scope].take(visit, bounds.slots)
 
     def note_tokens(self, visit: str, bounds: Bounds, tokens: int) -> None:
         """Count tokens that another store admitted."""
@@ -166,8 +184,8 @@ class MemoryStore:
     def leave(self, visit: str, bounds: Bounds, tokens: int | None) -> None:
         if bounds.concurrent is not None and bounds.concurrent.scope in self._slots:
             slots = self._slots[bounds.concurrent.scope]
-            slots.discard(visit)
-            if not slots:
+            slots.free(visit)
+            if not slots.used:
                 del self._slots[bounds.concurrent.scope]
         if bounds.tokens is not None and tokens is not None and bounds.tokens.scope in self._tokens:
             self._tokens[bounds.tokens.scope].correct(visit, tokens)
@@ -185,7 +203,7 @@ class MemoryStore:
         refused: Kind | None = None
         of_requests = of_tokens = of_slots = Level()
         if (bound := bounds.concurrent) is not None:
-            of_slots = Level(len(self._slots.get(bound.scope, ())))
+            of_slots = Level(self._slots[bound.scope].used if bound.scope in self._slots else 0)
             refused = "concurrent" if slots and of_slots.used + slots > bound.limit else refused
         if (bound := bounds.tokens) is not None:
             of_tokens, fits = self._level(self._tokens, bound, tokens, now)

@@ -11,7 +11,9 @@ holds for each key and model apart.
   tokens of a window never exceed it. A worst case larger than the whole limit counts as the whole limit, so that a
   client who sends no max_tokens is admitted when nothing else is counted; only a prompt that is larger by itself can't
   ever pass. Tokens belong to the moment of admission.
-- **Slots** (requests at a time) are freed on every way out.
+- **Slots** (requests at a time) are freed on every way out. Alternatives of log probabilities take slots of their own,
+  since each of them is work for every token: one for each `alternatives_per_slot`, rounded up, but never more than the
+  whole limit, so that a request alone is always admitted.
 
 Why not the library `limits`: its moving window stores one item per token (17 ms of Redis's one thread for a request of
 17,000 tokens, measured; here an entry per request), it can't correct a cost, it has no limit on requests at a time, and
@@ -34,11 +36,15 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class LimitDefaults:
-    """For each key and model, where the key has no number of its own; None means no limit."""
+    """For each key and model, where the key has no number of its own; None means no limit.
+
+    `alternatives_per_slot` holds for every key; None: they take no slots.
+    """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
+    alternatives_per_slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,8 @@ class RateLimits:
                 found[f"{kind} {bound.scope}"] = Standing(kind, None if own else model, bound.limit, level)
         return list(found.values())
 
-    def bounds(self, key: Key, model: str) -> Bounds:
-        """The limits of a request of this key for this model."""
+    def bounds(self, key: Key, model: str, alternatives: int = 0) -> Bounds:
+        """The limits of a request of this key for this model, with this many alternatives for each step."""
         terms, defaults = key.terms, self._defaults
 
         def bound(own: int | None, default: int | None) -> Bound | None:
@@ -86,10 +92,13 @@ class RateLimits:
                 return Bound(str(key.id), own)
             return Bound(f"{key.id}:{model}", default) if default is not None else None
 
+        concurrent = bound(terms.concurrent_requests, defaults.concurrent_requests)
+        slots = 1 - (-alternatives // defaults.alternatives_per_slot) if defaults.alternatives_per_slot else 1
         return Bounds(
             bound(terms.requests_per_minute, defaults.requests_per_minute),
             bound(terms.tokens_per_minute, defaults.tokens_per_minute),
-            bound(terms.concurrent_requests, defaults.concurrent_requests),
+            concurrent,
+            max(1, min(slots, concurrent.limit)) if concurrent is not None else 1,
         )
 
     async def close(self) -> None:
@@ -109,11 +118,14 @@ class Admission:
         self._tokens: int | None = None
         self._admitted = 0
 
-    async def enter(self, model: str) -> None:
-        """Count the request and take its slot; does nothing the second time. Raises RateLimited."""
+    async def enter(self, model: str, alternatives: int = 0) -> None:
+        """Count the request and take its slots; does nothing the second time. Raises RateLimited.
+
+        `alternatives` is how many log probabilities each step has beside those of the tokens, over all choices.
+        """
         if self._bounds is not None:
             return
-        self._bounds = bounds = self._limits.bounds(self._key, model)
+        self._bounds = bounds = self._limits.bounds(self._key, model, alternatives)
         levels = await self._store.enter(self._visit, bounds)
         self._headers[:] = _headers(bounds, levels)
         if levels.refused is not None:
@@ -204,8 +216,11 @@ def _refusal(model: str, bounds: Bounds, levels: Levels, kind: Kind, wanted: int
                 f"request may need {wanted} more. {again} A lower max_tokens reserves less."
             )
         case "concurrent":
-            message = (
-                f"This key may run {bound.limit} requests{whose} at a time, and {level.used} are running. "
-                "Try again when one of them has ended."
-            )
+            message = f"This key may run {bound.limit} requests{whose} at a time, and {level.used} are running. "
+            if bounds.slots > 1:
+                message += (
+                    f"This one counts as {bounds.slots}, for the alternatives in its log probabilities; so do others "
+                    "that have them. "
+                )
+            message += "Try again when one of them has ended."
     return RateLimited(message, retry_after_seconds=max(1, -(-wait_ms // SECOND_MS)))

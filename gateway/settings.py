@@ -211,6 +211,12 @@ class Settings(BaseModel):
     limit_concurrent_requests: int | None = Field(
         200, ge=0, description="Requests at a time for each key and model, where the key has no number of its own."
     )
+    limit_alternatives_per_slot: int = Field(
+        5,
+        ge=0,
+        description="Alternatives per token (`top_logprobs`, over all choices) that count as one more request at a "
+        "time; 0: they don't count.",
+    )
     redis_url: SecretStr | None = Field(
         None,
         description="redis://user:password@host:port/0 (a server or a node of a Redis Cluster), or redis+sentinel://"
@@ -240,6 +246,12 @@ class Settings(BaseModel):
     )
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
+    )
+    loop_delay_seconds_max: float = Field(
+        0.5,
+        gt=0,
+        description="How far the gateway may be behind (its event loop, or with an engine's tokens) and still take "
+        "requests; beyond it they get 503.",
     )
     loop_delay_log_seconds: float = Field(
         0.2, gt=0, description="A delay of the event loop from which on a log line says what held it up."

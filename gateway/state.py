@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.catalog import Catalog
+from gateway.errors import falling_behind
 from gateway.fleet import Fleet
 from gateway.idempotency import Idempotency
 from gateway.large_bodies import LargeBodies
@@ -39,6 +40,21 @@ class Gateway:
     large_bodies: LargeBodies
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
+
+    @property
+    def behind_seconds(self) -> float:
+        """How late it is with what it does: its event loop's delay, or the age of the tokens that it passes on.
+
+        One stop that is over keeps nobody waiting any more, so the loop must have been late lately and be late now.
+        """
+        loop = min(self.watch.recent_seconds, self.watch.last_seconds)
+        return max([loop, *(engine.lag_seconds for engine in self.fleet.engines)])
+
+    def check_pace(self) -> None:
+        """Raises Unavailable where those that run would have to wait too long for one more."""
+        behind, seconds_max = self.behind_seconds, self.settings.loop_delay_seconds_max
+        if behind > seconds_max and self.pipeline.running:
+            raise falling_behind(behind, seconds_max)
 
     def problems(self) -> list[str]:
         """Why it can't serve now, in words; empty when it can."""

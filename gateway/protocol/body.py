@@ -120,6 +120,10 @@ class RequestBody(Body):
         }
         return Sampling.of(max_tokens, {**values, **more})
 
+    def alternatives(self) -> int:
+        """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""
+        return 0
+
     @classmethod
     def _describe(cls, schema: JSONSchema) -> None:
         cls.FIELDS.describe(schema)

@@ -290,6 +290,9 @@ class ChatBody(SamplingFields):
     def tokens_wanted(self) -> int | None:
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
+    def alternatives(self) -> int:
+        return self.n * (self.top_logprobs or 0)
+
     @property
     def logprobs_wanted(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None

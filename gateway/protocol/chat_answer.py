@@ -2,13 +2,15 @@
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
-from engine.base import Delta, FinishReason, TokenLogprob, ToolCallDelta
+from engine.base import Delta, FinishReason, TokenLogprobs, ToolCallDelta
+from engine.event_text import event_bytes
 from gateway.metered import Metered
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, usage_tail
+from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.protocol.usage import usage_fields
 
 
@@ -19,7 +21,7 @@ class Choice:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     calls: dict[int, "Call"] = field(default_factory=dict)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    logprobs: list[Collection[TokenLogprobs]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
     def add(self, delta: Delta) -> None:
@@ -28,9 +30,13 @@ class Choice:
             self.reasoning.append(delta.reasoning)
         for call in delta.tool_calls:
             self.calls.setdefault(call.index, Call()).add(call)
-        if delta.logprobs:
-            self.logprobs.extend(delta.logprobs)
+        if delta.logprobs is not None:
+            self.logprobs.append(delta.logprobs)
         self.finish_reason = delta.finish_reason or self.finish_reason
+
+    def fields(self, index: int) -> dict[str, object]:
+        """All but the log probabilities."""
+        return {"index": index, "message": self.message(), "finish_reason": self.finish_reason}
 
     def message(self) -> dict[str, object]:
         text = "".join(self.text)
@@ -62,27 +68,26 @@ class Call:
         }
 
 
-async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object]:
-    """The whole answer as one document. Reads all deltas."""
+async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object] | bytes:
+    """The whole answer as one document; with log probabilities, as its JSON. Reads all deltas."""
     choices = [Choice() for _ in range(body.n)]
     async for delta in metered:
         choices[delta.index].add(delta)
-    return {
+    head: dict[str, object] = {
         "id": metered.job.request_id,
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.model,
-        "choices": [
-            {
-                "index": index,
-                "message": choice.message(),
-                "logprobs": {"content": logprob_fields(choice.logprobs)} if body.logprobs else None,
-                "finish_reason": choice.finish_reason,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": usage_fields(metered.counts, metered.cost),
     }
+    usage = usage_fields(metered.counts, metered.cost)
+    if not body.logprobs:
+        fields = [choice.fields(index) | {"logprobs": None} for index, choice in enumerate(choices)]
+        return head | {"choices": fields, "usage": usage}
+    written = []
+    for index, choice in enumerate(choices):
+        content = await metered.job.served.tokens.whole_chat(choice.logprobs)
+        written.append(f'{compact(choice.fields(index))[:-1]},"logprobs":{{"content":[{content}]}}}}')
+    return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
 
 
 class ChatChunks:
@@ -100,6 +105,7 @@ class ChatChunks:
         self._started = [False] * body.n
         self._tail = chunk_tail(body.include_usage)
         self._plain = not (body.continuous_usage or body.logprobs)
+        self._tokens = metered.job.served.tokens
 
     def feed(self, delta: Delta) -> bytes:
         index, text = delta.index, delta.text
@@ -108,7 +114,7 @@ class ChatChunks:
             chunk = f'{self._choice}{index},"delta":{{"content":{quote(text)}}},"finish_reason":null}}]{self._tail}'
         else:
             chunk = self._chunk(delta)
-        return chunk.encode()
+        return chunk.encode() if chunk.isascii() else event_bytes(chunk)
 
     def _chunk(self, delta: Delta) -> str:
         """With all that a delta can have."""
@@ -118,11 +124,12 @@ class ChatChunks:
         role = "" if self._started[delta.index] else '"role":"assistant",'
         self._started[delta.index] = True
         chunk = ""
-        if delta.text or role or delta.logprobs or delta.tool_calls or delta.reasoning:
+        rows = delta.logprobs if body.logprobs else None
+        if delta.text or role or rows or delta.tool_calls or delta.reasoning:
             fields = f'{role}"content":{quote(delta.text)}'
             if delta.tool_calls or delta.reasoning:
                 fields = _rich_fields(delta, role)
-            logprobs = f',"logprobs":{{"content":{_logprobs(delta)}}}' if body.logprobs else ""
+            logprobs = f',"logprobs":{{"content":[{self._tokens.chat(rows or ())}]}}' if body.logprobs else ""
             chunk = f'{head}"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
         if delta.finish_reason is not None:
             if metered.finished and body.include_usage is None:
@@ -134,19 +141,6 @@ class ChatChunks:
 
     def end(self) -> bytes:
         return DONE
-
-
-def logprob_fields(logprobs: list[TokenLogprob] | tuple[TokenLogprob, ...]) -> list[dict[str, object]]:
-    """OpenAI's form: each token with its bytes and the likeliest alternatives."""
-    return [{**_logprob(logprob), "top_logprobs": [_logprob(top) for top in logprob.top]} for logprob in logprobs]
-
-
-def _logprob(logprob: TokenLogprob) -> dict[str, object]:
-    return {"token": logprob.text, "logprob": logprob.logprob, "bytes": list(logprob.text.encode())}
-
-
-def _logprobs(delta: Delta) -> str:
-    return json.dumps(logprob_fields(delta.logprobs or ()))
 
 
 def _rich_fields(delta: Delta, role: str) -> str:

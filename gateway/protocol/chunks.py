@@ -26,3 +26,7 @@ def chunk_tail(include_usage: bool | None) -> str:
 def usage_tail(metered: Metered) -> str:
     """How the chunk ends that the usage rides on."""
     return f',"usage":{json.dumps(usage_fields(metered.counts, metered.cost))}}}\n\n'
+
+
+def compact(fields: dict[str, object]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))

@@ -100,6 +100,9 @@ class CompletionBody(SamplingFields):
             )
         return self
 
+    def alternatives(self) -> int:
+        return len(self.prompt) * self.n * (self.logprobs or 0)
+
     async def render(self, renderer: Renderer, prompts_max: int) -> list[Prompt]:
         """The prompts in their order. Raises InvalidParameter, PromptError."""
         if len(self.prompt) > prompts_max:

@@ -1,44 +1,43 @@
 """The answers of `POST /v1/completions`: one document, or a stream of chunks."""
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
-from engine.base import Delta, FinishReason, TokenLogprob
+from engine.base import Delta, FinishReason, TokenLogprobs
+from engine.event_text import event_bytes
 from gateway.metered import Metered
-from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, usage_tail
+from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.protocol.completions import CompletionBody
+from gateway.protocol.token_json import TokenJSON
 from gateway.protocol.token_texts import shares
 from gateway.protocol.usage import usage_fields
 
 
 @dataclass(slots=True)
 class Logprobs:
-    """OpenAI's four parallel lists. `text_offset` counts characters from the start of the choice's text."""
+    """OpenAI's four parallel lists, written. `text_offset` counts characters from the start of the choice's text."""
 
     tokens: list[str] = field(default_factory=list)
-    token_logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[dict[str, float]] = field(default_factory=list)
-    text_offset: list[int] = field(default_factory=list)
+    token_logprobs: list[str] = field(default_factory=list)
+    top_logprobs: list[str] = field(default_factory=list)
+    text_offset: list[str] = field(default_factory=list)
 
-    def add(self, text: str, logprobs: Sequence[TokenLogprob], offset: int) -> None:
-        for token, share in zip(logprobs, shares(text, logprobs), strict=True):
-            self.tokens.append(token.text)
-            self.token_logprobs.append(token.logprob)
-            # "The API will always return the logprob of the sampled token" (OpenAI, API reference, `logprobs`).
-            self.top_logprobs.append({one.text: one.logprob for one in (*token.top, token)})
-            self.text_offset.append(offset)
+    def add(self, written: TokenJSON, text: str, rows: Collection[TokenLogprobs], offset: int) -> None:
+        for row, share in zip(rows, shares(text, written.tokens(rows)), strict=True):
+            token, logprob, top = written.completion(row)
+            self.tokens.append(token)
+            self.token_logprobs.append(logprob)
+            self.top_logprobs.append(top)
+            self.text_offset.append(str(offset))
             offset += len(share)
 
-    def fields(self) -> dict[str, object]:
-        return {
-            "text_offset": self.text_offset,
-            "token_logprobs": self.token_logprobs,
-            "tokens": self.tokens,
-            "top_logprobs": self.top_logprobs,
-        }
+    def json(self) -> str:
+        return (
+            f'{{"text_offset":[{",".join(self.text_offset)}],"token_logprobs":[{",".join(self.token_logprobs)}],'
+            f'"tokens":[{",".join(self.tokens)}],"top_logprobs":[{",".join(self.top_logprobs)}]}}'
+        )
 
 
 @dataclass(slots=True)
@@ -49,33 +48,40 @@ class Choice:
     logprobs: Logprobs = field(default_factory=Logprobs)
     finish_reason: FinishReason | None = None
 
-    def add(self, delta: Delta) -> None:
-        self.logprobs.add(delta.text, delta.logprobs or (), len(self.text))
+    def add(self, delta: Delta, written: TokenJSON) -> None:
+        if delta.logprobs is not None:
+            self.logprobs.add(written, delta.text, delta.logprobs, len(self.text))
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
 
-    def fields(self, index: int, with_logprobs: bool) -> dict[str, object]:
-        return {
-            "index": index,
-            "text": self.text,
-            "logprobs": self.logprobs.fields() if with_logprobs else None,
-            "finish_reason": self.finish_reason,
-        }
+    def fields(self, index: int) -> dict[str, object]:
+        """All but the log probabilities."""
+        return {"index": index, "text": self.text, "finish_reason": self.finish_reason}
 
 
-async def completion(metered: Metered, body: CompletionBody) -> dict[str, object]:
-    """The whole answer as one document. Reads all deltas. Choices are numbered prompt by prompt, as OpenAI does."""
+async def completion(metered: Metered, body: CompletionBody) -> dict[str, object] | bytes:
+    """The whole answer as one document; with log probabilities, as its JSON. Reads all deltas.
+
+    Choices are numbered prompt by prompt, as OpenAI does.
+    """
     choices = [Choice(text) for text in _beginnings(metered, body)]
     async for delta in metered:
-        choices[delta.index].add(delta)
-    return {
+        choices[delta.index].add(delta, metered.job.served.tokens)
+    head: dict[str, object] = {
         "id": metered.job.request_id,
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
-        "choices": [choice.fields(index, body.logprobs is not None) for index, choice in enumerate(choices)],
-        "usage": usage_fields(metered.counts, metered.cost),
     }
+    usage = usage_fields(metered.counts, metered.cost)
+    if body.logprobs is None:
+        fields = [choice.fields(index) | {"logprobs": None} for index, choice in enumerate(choices)]
+        return head | {"choices": fields, "usage": usage}
+    written = [
+        f'{compact(choice.fields(index))[:-1]},"logprobs":{choice.logprobs.json()}}}'
+        for index, choice in enumerate(choices)
+    ]
+    return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
 
 
 class CompletionChunks:
@@ -90,6 +96,7 @@ class CompletionChunks:
         self._head = chunk_head("text_completion", metered, body.model)
         self._tail = chunk_tail(body.include_usage)
         self._beginnings = _beginnings(metered, body)
+        self._tokens = metered.job.served.tokens
         self._offsets = [0] * len(self._beginnings)
 
     def feed(self, delta: Delta) -> bytes:
@@ -99,7 +106,7 @@ class CompletionChunks:
         ended = delta.finish_reason is not None
         if not (text or delta.logprobs or ended):
             return b""
-        logprobs = "null" if body.logprobs is None else _logprobs(delta, self._offsets[index])
+        logprobs = "null" if body.logprobs is None else self._logprobs(delta)
         self._offsets[index] += len(delta.text)
         reason = "null" if delta.finish_reason is None else quote(delta.finish_reason)
         rides = body.continuous_usage or (ended and metered.finished and body.include_usage is None)
@@ -108,7 +115,12 @@ class CompletionChunks:
         chunk = f"{self._head}{fields}]{end}"
         if ended and metered.finished and body.include_usage:
             chunk += f"{self._head}]{usage_tail(metered)}"
-        return chunk.encode()
+        return chunk.encode() if chunk.isascii() else event_bytes(chunk)
+
+    def _logprobs(self, delta: Delta) -> str:
+        logprobs = Logprobs()
+        logprobs.add(self._tokens, delta.text, delta.logprobs or (), self._offsets[delta.index])
+        return logprobs.json()
 
     def end(self) -> bytes:
         return DONE
@@ -120,9 +132,3 @@ def _beginnings(metered: Metered, body: CompletionBody) -> list[str]:
         return [""] * metered.job.choices
     renderer = metered.job.served.renderer
     return [text for part in metered.job.parts for text in [renderer.prompt_text(part.prompt)] * body.n]
-
-
-def _logprobs(delta: Delta, offset: int) -> str:
-    logprobs = Logprobs()
-    logprobs.add(delta.text, delta.logprobs or (), offset)
-    return json.dumps(logprobs.fields(), ensure_ascii=False)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring as quote
 from typing import Literal
 
-from engine.base import Delta, TokenCounts, TokenLogprob
+from engine.base import Delta, Token, TokenCounts
+from engine.event_text import event_bytes
 from gateway.jobs import Job
 from gateway.metered import Metered
 from gateway.protocol.token_texts import shares
@@ -15,7 +16,7 @@ from pricing.money import Picodollars, usd_number
 Status = Literal["queued", "succeeded", "failed"]
 
 # Stands for the token of an event that has none: the end came without one.
-NO_TOKEN = TokenLogprob(0, "", 0.0, special=True)
+NO_TOKEN = Token(0, "", b"", special=True)
 
 
 async def native_result(metered: Metered) -> dict[str, object]:
@@ -79,32 +80,38 @@ class NativeEvents:
 
     def __init__(self, metered: Metered) -> None:
         self._metered = metered
+        self._vocabulary = metered.job.served.tokens
         self._texts: list[str] = []
 
     def feed(self, delta: Delta) -> bytes:
         self._texts.append(delta.text)
-        if delta.finish_reason is None:
-            return _events(delta, delta.logprobs or ())
-        end = f'"generated_text": {quote("".join(self._texts))}, "details": {_details(self._metered, delta)}'
-        return _events(delta, delta.logprobs or (NO_TOKEN,), end)
+        end = None
+        if delta.finish_reason is not None:
+            end = f'"generated_text": {quote("".join(self._texts))}, "details": {_details(self._metered, delta)}'
+        rows = delta.logprobs or ()
+        tokens = self._vocabulary.tokens(rows)
+        logprobs = [row.logprobs[0] for row in rows]
+        if end and not tokens:
+            tokens, logprobs = [NO_TOKEN], [0.0]
+        return event_bytes(_events(tokens, logprobs, shares(delta.text, tokens), end))
 
     def end(self) -> bytes:
         return b""
 
 
-def _events(delta: Delta, tokens: Sequence[TokenLogprob], end: str | None = None) -> bytes:
+def _events(tokens: Sequence[Token], logprobs: Sequence[float], texts: Sequence[str], end: str | None) -> str:
     going_on = '"generated_text": null, "details": null'
     last = len(tokens) - 1
     return "".join(
-        f'data: {{"token": {_token(token, share)}, {end if end and index == last else going_on}}}\n\n'
-        for index, (token, share) in enumerate(zip(tokens, shares(delta.text, tokens), strict=True))
-    ).encode()
+        f'data: {{"token": {_token(token, logprob, text)}, {end if end and index == last else going_on}}}\n\n'
+        for index, (token, logprob, text) in enumerate(zip(tokens, logprobs, texts, strict=True))
+    )
 
 
-def _token(token: TokenLogprob, share: str) -> str:
+def _token(token: Token, logprob: float, text: str) -> str:
     # Text that was held back may come out with the token that ends the answer; clients skip what is special.
-    special = "true" if token.special and not share else "false"
-    return f'{{"id": {token.token_id}, "text": {quote(share)}, "logprob": {token.logprob!r}, "special": {special}}}'
+    special = "true" if token.special and not text else "false"
+    return f'{{"id": {token.id}, "text": {quote(text)}, "logprob": {logprob:.9g}, "special": {special}}}'
 
 
 def _details(metered: Metered, delta: Delta) -> str:

@@ -147,6 +147,9 @@ class ResponsesBody(RequestBody):
             raise conflict("tool_choice", "`tool_choice` names a function that isn't in `tools`.")
         return self
 
+    def alternatives(self) -> int:
+        return self.top_logprobs or 0
+
     @property
     def wants_logprobs(self) -> bool:
         return LOGPROBS in self.include

@@ -1,12 +1,13 @@
 """The answers of `POST /v1/responses`: one document, or a stream of events, each with its name and number."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.base import Delta, FinishReason
+from engine.event_text import event_bytes
 from gateway.metered import Metered
+from gateway.protocol.chunks import compact
 from gateway.protocol.responses import ResponsesBody
 from pricing.money import usd_number
 
@@ -69,14 +70,16 @@ class Response:
         }
 
 
-async def response(metered: Metered, body: ResponsesBody, items: "Items") -> dict[str, Any]:
-    """The whole answer as one document. Reads all deltas."""
+async def response(metered: Metered, body: ResponsesBody, items: "Items") -> bytes:
+    """The whole answer as one JSON document. Reads all deltas."""
     end: FinishReason | None = None
     async for delta in metered:
         items.add(delta)
         end = delta.finish_reason
     cut = end == "length"
-    return Response(metered, body).fields("incomplete" if cut else "completed", items.whole(incomplete=cut))
+    logprobs = await metered.job.served.tokens.whole_chat(items.rows)
+    output = items.whole(logprobs, incomplete=cut)
+    return items.filled(compact(Response(metered, body).fields("incomplete" if cut else "completed", output))).encode()
 
 
 class ResponseEvents:
@@ -106,4 +109,4 @@ class ResponseEvents:
         number, items.number = items.number, items.number + 1
         name = f"response.{name}"
         fields = {"type": name, "sequence_number": number, "response": self._document.fields(status, output)}
-        return f"event: {name}\ndata: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()
+        return event_bytes(f"event: {name}\ndata: {items.filled(compact(fields))}\n\n")

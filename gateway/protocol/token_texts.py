@@ -1,21 +1,46 @@
 """How the text of a delta divides among its tokens."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 
-from engine.base import TokenLogprob
+from engine.base import Token
+
+_decoder = getincrementaldecoder("utf-8")
+_CONTINUATION = bytes(range(0x80, 0xC0))  # all but the first of a character's bytes
 
 
-def shares(text: str, tokens: Sequence[TokenLogprob]) -> list[str]:
+def shares(text: str, tokens: Sequence[Token]) -> list[str]:
     """A piece of the text for each token; joined they are exactly the text.
 
-    A token decoded alone isn't always what it adds: half a character adds nothing, SentencePiece drops the space in
-    front of a word, and text that might become a stop string is held back. So each token takes its own text where the
-    delta's goes on with it, and the last takes the rest.
+    A token's own text isn't always what it adds: a character belongs to the token that ends it, SentencePiece drops the
+    space in front of the first word, and text that might become a stop string is held back. So each token takes its own
+    text where the delta's goes on with it, and the last takes the rest.
     """
+    if len(tokens) == 1:
+        return [text]
+    decoder = _decoder("replace")
+    torn = _torn(tokens)
     pieces = []
     start = 0
     for token in tokens[:-1]:
-        piece = next((own for own in (token.text, f" {token.text}") if own and text.startswith(own, start)), "")
+        ending = min(torn, len(token.data))
+        torn -= ending
+        own = decoder.decode(token.data[ending:])
+        if ending and not torn:
+            own = text[:1] + own
+        forms = (own, own.removeprefix(" "), f" {own}")
+        piece = next((form for form in forms if text.startswith(form, start)), "")
         pieces.append(piece)
         start += len(piece)
     return [*pieces, text[start:]] if tokens else pieces
+
+
+def _torn(tokens: Sequence[Token]) -> int:
+    """How many bytes at the beginning belong to a character that began in the delta before."""
+    count = 0
+    for token in tokens:
+        rest = token.data.lstrip(_CONTINUATION)
+        count += len(token.data) - len(rest)
+        if rest:
+            break
+    return count

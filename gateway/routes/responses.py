@@ -33,7 +33,7 @@ async def responses(exchange: Exchange, served: Served, body: ResponsesBody) -> 
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
     job = exchange.job(new_id("resp", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
-        items = form.items()
+        items = form.items(served.tokens.chat)
         exchange.context.next_number = lambda: items.number
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 from prometheus_client import REGISTRY
+from vllm.sampling_params import SamplingParams
 
-from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling
+from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling, TokenLogprobs
 from engine.embedded import EmbeddedEngine
 from engine.errors import EngineDead, PromptError
+from engine.rendering import rendered
 from tests.engine.conftest import LLAMA, Start, chat, read, text_of
 
 SCHEMA: dict[str, JSONValue] = {
@@ -107,22 +110,68 @@ async def test_temperature_near_zero_is_accepted(start: Start) -> None:
     assert await read(await start(temperature=0.001, max_tokens=2))
 
 
-async def test_logprobs_carry_text_and_alternatives(start: Start) -> None:
+def rows_of(deltas: Sequence[Delta]) -> list[TokenLogprobs]:
+    return [row for delta in deltas for row in delta.logprobs or ()]
+
+
+async def test_logprobs_carry_text_and_alternatives(engine: EmbeddedEngine, start: Start) -> None:
     deltas = await read(await start(temperature=0, logprobs=3, max_tokens=6, ignore_eos=True))
-    tokens = [token for delta in deltas for token in delta.logprobs or ()]
-    assert len(tokens) == 6
-    for token in tokens:
-        assert token.logprob <= 0
-        assert len(token.top) == 3
-        assert [other.logprob for other in token.top] == sorted((o.logprob for o in token.top), reverse=True)
-        assert token.top[0].token_id == token.token_id  # greedy
+    rows = rows_of(deltas)
+    assert len(rows) == 6
+    for row in rows:
+        assert len(row.ids) == len(row.logprobs) == 4
+        assert all(logprob <= 0 for logprob in row.logprobs)
+        assert list(row.logprobs[1:]) == sorted(row.logprobs[1:], reverse=True)
+        assert row.ids[1] == row.ids[0]  # greedy
+    tokens = [engine.vocabulary.token(row.ids[0]) for row in rows]
     assert "".join(token.text for token in tokens if not token.special) == text_of(deltas)
 
 
+async def test_logprobs_are_those_of_vllms_own_path(engine: EmbeddedEngine, start: Start, unknown: Prompt) -> None:
+    params = SamplingParams(max_tokens=12, temperature=0, logprobs=4, ignore_eos=True)
+    core = engine._require().core
+    async for output in core.generate(rendered(unknown).engine_input, params, "vllms-own"):
+        theirs = output.outputs[0]
+    rows = rows_of(await read(await start(prompt=unknown, max_tokens=12, temperature=0, logprobs=4, ignore_eos=True)))
+    assert [row.ids[0] for row in rows] == list(theirs.token_ids)
+    for row, found in zip(rows, theirs.logprobs, strict=True):
+        assert list(row.ids[1:]) == sorted(found, key=lambda token_id: found[token_id].rank)[:4]
+        for token_id, logprob in zip(row.ids, row.logprobs, strict=True):
+            assert logprob == pytest.approx(found[token_id].logprob, abs=1e-3)  # in another batch
+
+
 async def test_logprobs_of_the_chosen_token_alone(start: Start) -> None:
-    deltas = await read(await start(logprobs=0, max_tokens=3, ignore_eos=True))
-    tokens = [token for delta in deltas for token in delta.logprobs or ()]
-    assert [token.top for token in tokens] == [(), (), ()]
+    wide = await start(logprobs=20, max_tokens=3, ignore_eos=True)  # the engine gives both as many
+    rows = rows_of(await read(await start(logprobs=0, max_tokens=3, ignore_eos=True)))
+    assert [len(row.ids) for row in rows] == [1, 1, 1]
+    assert [len(row.ids) for row in rows_of(await read(wide))] == [21, 21, 21]
+
+
+async def test_what_was_forbidden_has_a_finite_logprob(engine: EmbeddedEngine, start: Start) -> None:
+    prompt = await chat(engine, "A code, please.", response_format=ResponseFormat("regex", regex="a"))
+    rows = rows_of(await read(await start(prompt=prompt, logprobs=5)))
+    assert min(logprob for row in rows for logprob in row.logprobs) >= -9999
+
+
+async def test_each_part_of_a_character_has_bytes_of_its_own(engine: EmbeddedEngine, start: Start) -> None:
+    prompt = await chat(engine, "A ticket.", response_format=ResponseFormat("regex", regex="🎟{3}"))
+    deltas = await read(await start(prompt=prompt, logprobs=0))
+    tokens = [engine.vocabulary.token(row.ids[0]) for row in rows_of(deltas)]
+    parts = [token for token in tokens if not token.special]
+    assert text_of(deltas) == "🎟" * 3
+    assert len(parts) > 3
+    assert all(parts)
+    assert b"".join(token.data for token in parts) == text_of(deltas).encode()
+    assert all("\\x" in token.text for token in parts)
+
+
+async def test_a_slow_reader_gets_every_tokens_logprobs(start: Start) -> None:
+    generation = await start(max_tokens=30, ignore_eos=True, logprobs=2)
+    while generation.counts.completion < 30:
+        await asyncio.sleep(0.02)
+    deltas = await read(generation)
+    assert len(deltas) == 1
+    assert [len(row.ids) for row in rows_of(deltas)] == [3] * 30
 
 
 async def test_json_schema_holds(engine: EmbeddedEngine, start: Start) -> None:
@@ -147,7 +196,7 @@ async def test_grammar_that_cannot_be_compiled_is_the_clients_error(engine: Embe
 
 async def test_logit_bias_bans_and_forces(engine: EmbeddedEngine, start: Start) -> None:
     deltas = await read(await start(logit_bias={100: 100.0}, max_tokens=3, logprobs=0, temperature=0))
-    assert [token.token_id for delta in deltas for token in delta.logprobs or ()] == [100, 100, 100]
+    assert [row.ids[0] for row in rows_of(deltas)] == [100, 100, 100]
     with pytest.raises(PromptError) as caught:
         await start(logit_bias={10**7: 1.0})
     assert caught.value.param == "logit_bias"

@@ -145,6 +145,38 @@ async def test_a_keys_own_number_counts_all_its_models_and_a_default_each_one() 
 
 
 @pytest.mark.parametrize(
+    ("alternatives", "slots"), [(0, 1), (1, 2), (5, 2), (6, 3), (20, 5), (80, 17), (10**6, 20)], ids=str
+)
+async def test_alternatives_take_slots_and_at_most_all(alternatives: int, slots: int) -> None:
+    limits = RateLimits(MemoryStore(), LimitDefaults(alternatives_per_slot=5))
+    key = key_with(concurrent_requests=20)
+    admission = limits.admission(key, [])
+    await admission.enter("m", alternatives)
+    assert [standing.level.used for standing in await limits.standings(key, ["m"])] == [slots]
+    for _ in range(20 - slots):
+        await limits.admission(key, []).enter("m")
+    with pytest.raises(RateLimited):
+        await limits.admission(key, []).enter("m")
+    admission.release()
+    assert [standing.level.used for standing in await limits.standings(key, ["m"])] == [20 - slots]
+
+
+async def test_a_refusal_says_what_alternatives_count_as() -> None:
+    limits = RateLimits(MemoryStore(), LimitDefaults(alternatives_per_slot=5))
+    key = key_with(concurrent_requests=8)
+    await limits.admission(key, []).enter("m", 20)
+    with pytest.raises(RateLimited, match=r"8 requests at a time, and 5 are running\. This one counts as 5"):
+        await limits.admission(key, []).enter("m", 20)
+    await limits.admission(key, []).enter("m")
+
+
+async def test_alternatives_can_be_left_out_of_the_count() -> None:
+    limits = RateLimits(MemoryStore(), LimitDefaults(alternatives_per_slot=0))
+    for _ in range(2):
+        await limits.admission(key_with(concurrent_requests=2), []).enter("m", 20)
+
+
+@pytest.mark.parametrize(
     ("milliseconds", "text"),
     [(0, "0s"), (1, "1s"), (1000, "1s"), (59_001, "1m0s"), (360_000, "6m0s"), (3_600_000, "1h0m0s")],
 )
@@ -288,3 +320,70 @@ async def test_the_rate_limit_route_lists_every_limit(gateway_server: GatewaySer
             ("requests_per_minute", None, 9, 8),
             ("concurrent_requests", DEMO, 200, 200),
         ]
+
+
+# What a request asks for decides what it takes
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "slots"),
+    [
+        (CHAT, chat(logprobs=True, top_logprobs=20), 5),
+        (CHAT, chat(logprobs=True, top_logprobs=20, n=2), 9),
+        (CHAT, chat(logprobs=True), 1),
+        ("/v1/completions", {"model": DEMO, "prompt": ["a", "b", "c"], "logprobs": 5}, 4),
+        ("/v1/messages", {"model": DEMO, "messages": [{"role": "user", "content": "a"}], "max_tokens": 9}, 1),
+    ],
+)
+async def test_a_request_takes_slots_for_its_alternatives(
+    gateway_server: GatewayServers, path: str, body: dict[str, object], slots: int
+) -> None:
+    async with gateway_server(playing(HANG), shutdown_seconds=0.1) as server, server.client() as client:
+        waiting = asyncio.create_task(client.post(path, json=body))
+        while not server.engines[0].running:
+            await asyncio.sleep(0.01)
+        limits = (await client.get("/v1/me/rate_limit")).json()["data"]
+        (limit,) = [one for one in limits if one["model"] == DEMO and one["kind"] == "concurrent_requests"]
+        assert limit["remaining"] == limit["limit"] - slots
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+# A gateway that is behind
+
+
+async def test_who_is_behind_takes_no_more_until_it_has_caught_up(gateway_server: GatewayServers) -> None:
+    async with gateway_server(playing(HANG), shutdown_seconds=0.1) as server, server.client() as client:
+        engine = server.engines[0]
+        engine.lag_seconds = 0.7
+        waiting = asyncio.create_task(client.post(CHAT, json=chat()))  # alone, it is admitted
+        while not engine.running:
+            await asyncio.sleep(0.01)
+        refused = await client.post(CHAT, json=chat())
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"]) == (503, "engine_overloaded")
+        assert refused.headers["retry-after"] == "2"
+        assert "0.7 seconds behind" in error["message"]
+        assert "more than 0.5" in error["message"]
+        assert (await client.get("/health/live")).status_code == 200
+        engine.lag_seconds = 0.4
+        second = asyncio.create_task(client.post(CHAT, json=chat()))
+        while len(engine.running) < 2:
+            await asyncio.sleep(0.01)
+        for task in (waiting, second):
+            task.cancel()
+        await asyncio.gather(waiting, second, return_exceptions=True)
+        assert sum(entry["outcome"] != "void" for entry in await server.entries()) == 0
+
+
+async def test_a_late_event_loop_refuses_requests(gateway_server: GatewayServers) -> None:
+    async with gateway_server(playing(HANG), shutdown_seconds=0.1) as server, server.client() as client:
+        waiting = asyncio.create_task(client.post(CHAT, json=chat()))
+        while not server.engines[0].running:
+            await asyncio.sleep(0.01)
+        await server.gateway.watch.close()
+        server.gateway.watch.note(30.0)
+        refused = await client.post(CHAT, json=chat())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_overloaded")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

@@ -109,6 +109,22 @@ async def test_slots_of_a_dead_process_free_themselves_and_those_of_a_live_one_s
         assert (await alive.look(bounds)).concurrent.used == 1
 
 
+async def test_several_slots_of_a_request_are_taken_renewed_and_freed_together(redis: RedisProcess) -> None:
+    bounds, one_slot = Bounds(concurrent=Bound("7", 7), slots=5), Bounds(concurrent=Bound("7", 7))
+    async with store(redis, lease_ms=600) as one, store(redis, lease_ms=600) as other:
+        assert (await one.enter("a", bounds)).concurrent.used == 5
+        refused = await other.enter("b", bounds)
+        assert (refused.refused, refused.concurrent.used) == ("concurrent", 5)
+        assert (await other.enter("c", one_slot)).concurrent.used == 6
+        await asyncio.sleep(1.5)  # several leases
+        assert (await other.look(bounds)).concurrent.used == 6
+        one.leave("a", bounds, None)
+        assert (await one.enter("d", bounds)).concurrent.used == 6  # freed for the next one here at once
+        one.leave("d", bounds, None)
+        while (await other.look(bounds)).concurrent.used != 1:
+            await asyncio.sleep(0.01)
+
+
 async def test_without_redis_each_process_goes_on_with_what_it_admitted(redis: RedisProcess) -> None:
     fallbacks: list[None] = []
     shared = SharedLimits(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from engine.base import TokenLogprob
+from engine.base import Token
 from engine.script import HANG, RequestScript, Script, emit, fail, finish
 from gateway.catalog import shipped_cards
 from gateway.parameters import Parameter, shipped_profiles
@@ -218,8 +218,9 @@ async def test_an_unknown_model_is_404(server: GatewayServer) -> None:
     assert LLAMA2 in answer.json()["detail"]
 
 
-def token(text: str, special: bool = False) -> TokenLogprob:
-    return TokenLogprob(1, text, -0.1, special)
+def token(said: str | bytes) -> Token:
+    data = said.encode() if isinstance(said, str) else said
+    return Token(1, data.decode(errors="backslashreplace"), data)
 
 
 @pytest.mark.parametrize(
@@ -229,14 +230,31 @@ def token(text: str, special: bool = False) -> TokenLogprob:
         (" you", ["you"], [" you"]),
         (" Hello you", ["Hello", "you"], [" Hello", " you"]),
         ("Hello", ["Hello", "</s>"], ["Hello", ""]),
-        ("é!", ["", "é", "!"], ["", "é", "!"]),
+        ("é!", [b"\xc3", b"\xa9", "!"], ["", "é", "!"]),
+        ("é!", [b"\xa9", "!"], ["é", "!"]),
+        ("🎟!", [b"\x9f\x8e", b"\x9f", "!"], ["", "🎟", "!"]),
+        ("é🎟", [b"\xa9\xf0\x9f", b"\x8e\x9f"], ["é", "🎟"]),
+        ("a\ufffdb", ["a", b"\xf0", "b"], ["a", "", "\ufffdb"]),
         ("", ["EN"], [""]),
         ("END or not", [" or", " not"], ["", "END or not"]),
         ("", [], []),
     ],
-    ids=["one", "its space", "two with spaces", "end", "half a character", "held back", "let go", "none"],
+    ids=[
+        "one",
+        "its space",
+        "two with spaces",
+        "end",
+        "half a character",
+        "its end",
+        "its end in two",
+        "two ends",
+        "no end",
+        "held back",
+        "let go",
+        "none",
+    ],
 )
-def test_tokens_share_the_text_of_their_delta(text: str, tokens: list[str], expected: list[str]) -> None:
+def test_tokens_share_the_text_of_their_delta(text: str, tokens: list[str | bytes], expected: list[str]) -> None:
     found = shares(text, [token(one) for one in tokens])
     assert found == expected
     assert "".join(found) == text
