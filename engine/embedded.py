@@ -68,7 +68,7 @@ class EmbeddedEngine:
             raise EngineStartError(sentence) from error
         self._loaded.core.output_handler.add_done_callback(self._on_end)
         self._state = EngineState.READY
-        _log.info("%s: the KV cache holds %d tokens", self._spec.source, self.cache_tokens)
+        _log.info("%s: %s", self._spec.source, self._loaded.capacity)
 
     async def _load(self, log_config_path: str | None) -> "LoadedEngine":
         def make() -> "LoadedEngine":

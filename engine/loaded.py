@@ -45,6 +45,16 @@ class LoadedEngine:
         cache = self.core.vllm_config.cache_config
         return (cache.num_gpu_blocks or 0) * int(cache.block_size)
 
+    @property
+    def capacity(self) -> str:
+        """For the operator: what vLLM measured and chose, or was told."""
+        scheduler = self.core.vllm_config.scheduler_config
+        return (
+            f"the KV cache holds {self.cache_tokens} tokens; a step computes up to "
+            f"{scheduler.max_num_batched_tokens} tokens (max_num_batched_tokens) of up to {scheduler.max_num_seqs} "
+            "sequences (max_num_seqs)"
+        )
+
     def renderer(self, chat_format: ChatFormat) -> VLLMRenderer:
         return VLLMRenderer(self.core, chat_format)
 
