@@ -55,6 +55,8 @@ class Core(AsyncLLM):
             usage_context=USAGE_CONTEXT,
             **({} if seat is None else _connection(seat)),
         )
+        # vLLM would check a request's grammar here, in the event loop: `engine.constraining` has done it elsewhere.
+        self.input_processor.structured_outputs_config = None
         theirs = self.output_processor
         self.output_processor = StepProcessor(
             theirs.tokenizer,

@@ -99,6 +99,7 @@ class EmbeddedEngine:
         """Ends vLLM's processes within about STOP_SECONDS; running generations raise EngineDead."""
         if self._loaded is not None:
             self._loaded.fail_running(EngineDead("The engine has been stopped."))
+            await self._loaded.constraining.close()
             await asyncio.to_thread(self._loaded.shutdown, STOP_SECONDS)
             self._loaded.close()
         if self._logs is not None:

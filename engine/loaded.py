@@ -11,6 +11,7 @@ from vllm import envs
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
+from engine.constraining import Constraining
 from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.errors import UnsupportedFeature
@@ -32,6 +33,7 @@ class LoadedEngine:
         envs.disable_envs_cache()  # an engine that came first may have enabled it
         self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
         quicken(self.core.renderer)
+        self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
         self._special_ids = frozenset(self.core.renderer.get_tokenizer().all_special_ids)
@@ -56,7 +58,7 @@ class LoadedEngine:
         )
 
     def renderer(self, chat_format: ChatFormat) -> VLLMRenderer:
-        return VLLMRenderer(self.core, chat_format)
+        return VLLMRenderer(self.core, chat_format, self.constraining)
 
     async def warm_up(self) -> None:
         """One token through everything: kernels are loaded and compiled now, not under the first client.
@@ -87,7 +89,6 @@ class LoadedEngine:
         generation = EmbeddedGeneration(
             self.core, inbox, handle.token_ids, handle.context, sampling.logprobs or 0, self._special_ids
         )
-        constrained = handle.constraints.structured_outputs is not None
         try:
             await self.core.submit(
                 request.request_id,
@@ -99,8 +100,7 @@ class LoadedEngine:
                 reasoning_parser_kwargs=handle.reasoning_parser_kwargs,
             )
         except Exception as error:
-            # A grammar is compiled here: what vLLM then says without naming a field is about that.
-            raise translate(error, param="response_format" if constrained else "messages") from error
+            raise translate(error) from error
         return generation
 
     def embed(self, request: EmbeddingRequest) -> EmbeddedEmbedding:

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from engine.base import Delta, Prompt, Sampling
+from engine.base import WORKS_FOR, Delta, Prompt, Sampling
 from gateway.bodies import read_body
 from gateway.connections import CLIENT, Client
 from gateway.context import RequestContext
@@ -76,6 +76,7 @@ class Exchange:
 
         Raises RateLimited.
         """
+        WORKS_FOR.set(str(self.key.id))
         await self.admission.enter(served.model.name)
         self.context.trace.begin("render")
 

@@ -10,6 +10,7 @@ In the loose mode, for calls of functions that aren't `strict`, what can't be ke
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from engine.grammar.typed import BY_TYPE, KEYWORDS, TYPES, held_of_type
 
 Schema = dict[str, Any]
 
-DEPTH_MAX = 64
+DEPTH_MAX = 32
 # Keywords that can't be kept, whatever stands beside them.
 _NEVER = (
     *("not", "if", "dependentSchemas", "dependentRequired", "dependencies"),
@@ -45,7 +46,7 @@ class Held:
 
 def held(schema: object, place: str, *, loose: bool = False) -> Held:
     """Raises Refused; in the loose mode only TooDeep."""
-    walk = _Walk(schema, place, loose)
+    walk = _Walk(schema, place, loose, _mark(schema))
     written = walk.schema(schema, place)
     walk.finish()
     definitions = walk.definitions
@@ -63,6 +64,7 @@ class _Walk:
     root: object
     place: str
     loose: bool
+    mark: str  # in the names of definitions: those of several functions may come together
     definitions: dict[str, Schema] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)  # a pointer, and the name of its definition
@@ -143,7 +145,7 @@ class _Walk:
             return written.schema
         # One rule of the grammar for all strings of a length: it is compiled once.
         key = json.dumps(written.schema, sort_keys=True)
-        name = self._shared.setdefault(key, f"s{len(self._shared)}")
+        name = self._shared.setdefault(key, f"s{len(self._shared)}_{self.mark}")
         self.definitions[name] = written.schema
         return {"$ref": f"#/$defs/{name}"}
 
@@ -191,7 +193,7 @@ class _Walk:
         if kinds is not None and not (isinstance(target, Mapping) and target.get("type") == kinds):
             self.refuse(place, "type", "beside a `$ref` to another type it")
         if pointer not in self._names:
-            self._names[pointer] = f"d{len(self._names)}"
+            self._names[pointer] = f"d{len(self._names)}_{self.mark}"
             self._waiting.append((pointer, self._names[pointer]))
         return {"$ref": f"#/$defs/{self._names[pointer]}"}
 
@@ -234,6 +236,10 @@ class _Walk:
         if not self.loose:
             raise Refused(f"`{where}` can't be kept: {how} is not supported by the engine's grammars. {instead}", where)
         self.left_out.append(where)
+
+
+def _mark(schema: object) -> str:
+    return f"{zlib.crc32(json.dumps(schema, sort_keys=True).encode()):08x}"
 
 
 def _says_nothing(name: str, schema: Schema) -> bool:

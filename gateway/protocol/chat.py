@@ -90,9 +90,10 @@ class Format(Body):
                 return ResponseFormat("json_object")
             case "json_schema":
                 schema = self.json_schema.json_schema if self.json_schema is not None else None
-                return ResponseFormat("json_schema", json_schema=schema)
+                return ResponseFormat("json_schema", json_schema=schema, place="response_format.json_schema.schema")
             case "regex":
-                return ResponseFormat("regex", regex=self.regex or self.pattern)
+                field = "regex" if self.regex else "pattern"
+                return ResponseFormat("regex", regex=self.regex or self.pattern, place=f"response_format.{field}")
 
 
 class SamplingFields(Body):
