@@ -74,20 +74,20 @@ class Constraining:
         choice = conversation.tool_choice
         named = None if isinstance(choice, str) else _function(choice).get("name")
         forced = hold_forced and choice not in ("none", "auto")
+        if choice == "none" or not (forced or any(_function(tool).get("strict") is True for tool in conversation.tools)):
+            return None
         held: list[ChatCompletionToolsParam] = []
         left_out: list[str] = []
-        some = False
         for index, tool in enumerate(conversation.tools):
             function = _function(tool)
             strict = function.get("strict") is True
-            if choice != "none" and (strict or forced) and named in (None, function.get("name")):
+            if (strict or forced) and named in (None, function.get("name")):
                 place = f"tools[{index}].{conversation.schema_field}"
                 parameters, lost = await self._parameters(function.get("parameters"), place, strict=strict)
                 tool = {**tool, "function": {**function, "parameters": parameters, "strict": True}}
                 left_out += lost
-                some = True
             held.append(ChatCompletionToolsParam.model_validate(dict(tool)))
-        return HeldTools(held, tuple(left_out)) if some else None
+        return HeldTools(held, tuple(left_out))
 
     async def check(
         self, params: StructuredOutputsParams | None, tried: StructuredOutputsParams | None

@@ -96,6 +96,5 @@ def _point(point: int) -> str:
     character = chr(point)
     if character.isascii() and character.isalnum():
         return character
-    if point <= 0xFF:
-        return f"\\x{point:02x}"
+    # No `\x41`: for xgrammar it may have more than two digits.
     return f"\\u{point:04x}" if point <= 0xFFFF else f"\\u{{{point:x}}}"

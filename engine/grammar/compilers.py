@@ -39,7 +39,8 @@ class XGrammar:
         info = core.TokenizerInfo.deserialize_json(tokenizer_info)
         self._core = core
         self._size = info.vocab_size()
-        self._compiler = core.GrammarCompiler(info, 1, False, -1)
+        # The engine's has a cache, and some grammars can't be made with one.
+        self._compiler = core.GrammarCompiler(info, 1, True, -1)
 
     def attempt(self, kind: str, text: str, place: str, step_seconds: float) -> None:
         try:
@@ -129,9 +130,10 @@ def too_costly(place: str, what: str, setting: str) -> Refused:
 
 
 def _reason(error: Exception) -> str:
-    """xgrammar's own sentence, without the place in its source."""
+    """xgrammar's own sentence, without the place in its source; ours where it has none for those outside."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return _shortened(re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[-1]) if lines else type(error).__name__)
+    said = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[-1]) if lines else ""
+    return _shortened("the engine's grammars don't take it" if not said or "Check failed" in said else said)
 
 
 def _shortened(text: str) -> str:

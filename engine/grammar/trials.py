@@ -159,7 +159,11 @@ class _Process:
         """Raises ConnectionError when the process ends, TimeoutError when it hangs."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
-        process = await asyncio.shield(self._starting)
+        try:
+            process = await asyncio.shield(self._starting)
+        except OSError:
+            self.dead = True
+            raise
         assert process.stdin is not None
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -207,9 +211,8 @@ class _Process:
         self.dead = True
         if self._starting is None:
             return
-        process = await self._starting
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        with contextlib.suppress(OSError):  # it couldn't be started, or has ended
+            (await self._starting).kill()
         if self._reader is not None:
             await self._reader
 

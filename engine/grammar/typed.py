@@ -223,7 +223,7 @@ def _object(schema: Schema, place: str, walk: Walk) -> Written:
         written["additionalProperties"] = further
     else:
         written["additionalProperties"] = walk.schema(further, under(place, "additionalProperties"))
-    if names is not True:
+    if names is not True and further is not False:  # without a name there is nothing to hold
         names = {"type": "string", **names} if isinstance(names, Mapping) else names
         written["propertyNames"] = walk.schema(names, under(place, "propertyNames"))
     return Written(written | _given({"minProperties": least or None, "maxProperties": most}))

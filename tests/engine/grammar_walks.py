@@ -25,6 +25,12 @@ def of_expression(expression: str) -> xgrammar.CompiledGrammar:
     return COMPILER.compile_regex(expression)
 
 
+def accepts(grammar: xgrammar.CompiledGrammar, text: str) -> bool:
+    """Whether the text is a whole answer."""
+    matcher = xgrammar.GrammarMatcher(grammar)
+    return bool(matcher.accept_string(text) and matcher.is_completed())
+
+
 def walks(grammar: xgrammar.CompiledGrammar, count: int, seed: int) -> Iterator[str]:
     """The texts of the walks that came to an end. Raises AssertionError where nothing is allowed."""
     for number in range(count):
