@@ -74,7 +74,8 @@ class Constraining:
         choice = conversation.tool_choice
         named = None if isinstance(choice, str) else _function(choice).get("name")
         forced = hold_forced and choice not in ("none", "auto")
-        if choice == "none" or not (forced or any(_function(tool).get("strict") is True for tool in conversation.tools)):
+        strict_ones = any(_function(tool).get("strict") is True for tool in conversation.tools)
+        if choice == "none" or not (forced or strict_ones):
             return None
         held: list[ChatCompletionToolsParam] = []
         left_out: list[str] = []

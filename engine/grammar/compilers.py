@@ -46,6 +46,8 @@ class XGrammar:
         try:
             compiled = self._compile(kind, text)
         except (RuntimeError, ValueError) as error:
+            if "bad_alloc" in str(error):
+                raise MemoryError from None
             raise Refused(f"`{place}` can't be kept: {_reason(error)}", place) from None
         matcher = self._core.GrammarMatcher(compiled, None, False, -1, None)
         for seed in range(2):

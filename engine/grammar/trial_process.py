@@ -41,8 +41,6 @@ def decide(question: Question, compiler: compilers.Compiler, limits: GrammarLimi
     except MemoryError:
         return failed(question.place, signal.SIGKILL, limits)
     except Exception as error:  # a library's own; anything is better than an answer that nobody knows
-        if "bad_alloc" in str(error):
-            return failed(question.place, signal.SIGKILL, limits)
         sentence = f"`{question.place}` can't be kept: the engine's grammars don't take it ({type(error).__name__})."
         return Verdict(sentence=sentence, place=question.place)
     return Verdict(text, left_out)

@@ -55,6 +55,7 @@ class Trials:
         self._lines: OrderedDict[str, deque[tuple[bytes, Question]]] = OrderedDict()
         self._busy: set[str] = set()
         self._process: _Process | None = None
+        self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.tried = 0
 
@@ -117,10 +118,12 @@ class Trials:
             self._next()
 
     async def _answer(self, question: Question) -> Verdict:
-        if self._process is None or self._process.dead:
-            self._process = _Process(self.limits, await asyncio.to_thread(self._tokenizer))
+        async with self._starting:
+            if self._process is None or self._process.dead:
+                self._process = _Process(self.limits, await asyncio.to_thread(self._tokenizer))
+            process = self._process
         self.tried += 1
-        return await self._process.ask(question)
+        return await process.ask(question)
 
     def _keep(self, key: bytes, verdict: Verdict) -> None:
         self._kept[key] = verdict
