@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from engine.base import WORKS_FOR
 from engine.demo import MODEL_DIR
 from engine.errors import EngineDead, EngineOverloaded
 from engine.grammar.trials import FORKS_MAX, Tokenizer, Trials
-from engine.grammar.tried import GrammarLimits, Question, Verdict
+from engine.grammar.tried import LENGTH, NUMBER, GrammarLimits, Question, Verdict
 
 
 def schema(fields: dict[str, Any]) -> Question:
@@ -194,6 +196,26 @@ async def test_closing_ends_the_process_and_those_who_wait(tokenizer: Callable[[
     assert {type(end) for end in ended} <= {EngineDead, EngineOverloaded, Verdict}
     assert not Path(f"/proc/{pid}").exists()
     await trials.close()
+
+
+async def test_the_process_ends_with_its_input(tokenizer: Callable[[], Tokenizer]) -> None:
+    """So it does when the gateway is killed, with whatever it is trying."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "engine.grammar.trial_process"), stdin=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    for content in (
+        json.dumps({"limits": asdict(GrammarLimits(60.0)), **asdict(tokenizer())}).encode(),
+        NUMBER.pack(1) + COSTLY["many values"].line(),
+    ):
+        process.stdin.write(LENGTH.pack(len(content)) + content)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (forks := children.read_text().split()):
+        await asyncio.sleep(0.01)
+    process.stdin.close()
+    assert await process.wait() == 0
+    while any(Path(f"/proc/{fork}").exists() for fork in forks):  # for as long as the test may take
+        await asyncio.sleep(0.01)
 
 
 async def test_the_process_is_small_and_knows_no_secrets(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
