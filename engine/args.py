@@ -36,6 +36,8 @@ RENDERERS = 2
 
 # vLLM's name for online FP8 with one scale per tensor; plain "fp8" is deprecated for it in 0.32.
 _ONLINE_FP8 = "fp8_per_tensor"
+# The first is the default: vLLM's grammars for tool calls are made for it alone.
+BACKENDS = ("xgrammar", "guidance")
 _DTYPES = {"fp8": "auto", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 
 
@@ -57,6 +59,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         options["logits_processors"] = [*_list(options.get("logits_processors")), HIGH_TEMPERATURE]
     if options.get("runner") != "pooling":  # there vLLM may share a cache between them that isn't made for it
         options.setdefault("renderer_num_workers", RENDERERS)
+    options["structured_outputs_config"] = _structured_outputs(options.get("structured_outputs_config"))
     if log_config_path is not None:
         options.setdefault("log_config_file", log_config_path)
     _check_devices(options)
@@ -68,6 +71,18 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         "max_model_len": spec.context_length,
     }
     return AsyncEngineArgs(**arguments)
+
+
+def _structured_outputs(config: JSONValue) -> dict[str, JSONValue]:
+    """One backend for all requests. With vLLM's `auto` the first request decides for those that come after it."""
+    chosen = dict(config) if isinstance(config, Mapping) else {}
+    backend = chosen.setdefault("backend", BACKENDS[0])
+    if backend not in BACKENDS:
+        raise EngineStartError(
+            f"structured_outputs_config: backend can't be {backend!r}; it is one of {', '.join(BACKENDS)}, of which "
+            "requests can be checked before the engine takes them."
+        )
+    return chosen
 
 
 def _list(value: JSONValue) -> list[JSONValue]:

@@ -6,13 +6,21 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Protocol
+
+from engine.grammar.tried import GrammarLimits
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
+
+
+# Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
+# client's own.
+WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
 
 class EngineState(enum.Enum):
@@ -29,13 +37,14 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
     """
 
     source: str
     precision: Precision = "auto"
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
+    grammars: GrammarLimits = field(default_factory=GrammarLimits)
 
     @property
     def embeds(self) -> bool:
@@ -48,21 +57,27 @@ class ChatFormat:
     """How one model card turns conversations into prompts and tokens back into messages.
 
     The parser names are vLLM's (`vllm.parser.ParserManager`); `None` means that the model has no such output.
-    `chat_template` is Jinja text; `None` takes the one that comes with the weights.
+    `chat_template` is Jinja text; `None` takes the one that comes with the weights. With `hold_forced_calls`, a call
+    that the request forces keeps to the function's schema, `strict` or not.
     """
 
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     chat_template: str | None = None
+    hold_forced_calls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """A constraint on the output: any JSON object, JSON of a schema, or a regular expression."""
+    """A constraint on the output: any JSON object, JSON of a schema, or a regular expression.
+
+    `place` is where the schema or the expression stands in the request.
+    """
 
     kind: Literal["json_object", "json_schema", "regex"]
     json_schema: Mapping[str, JSONValue] | None = None
     regex: str | None = None
+    place: str = "response_format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,7 @@ class Conversation:
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in.
+    messages came in, `schema_field` where in a tool of the request its schema stands.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -84,6 +99,7 @@ class Conversation:
     cache_salt: str | None = None
     continue_final: bool = False
     param: str = "messages"
+    schema_field: str = "function.parameters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +107,13 @@ class Prompt:
     """A rendered prompt: its exact length in tokens is known before anything is generated.
 
     `handle` belongs to the engine that rendered it and carries what that engine needs to generate and parse.
+    `left_out` names the fields of the request that the answer won't be held to, such as a keyword in the schema of a
+    function that isn't `strict`.
     """
 
     tokens: int
     handle: object
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

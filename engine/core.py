@@ -26,6 +26,11 @@ from engine.stats import EngineMetrics, ServingStats
 QUEUE_DEPTH = 4
 
 
+# vLLM's defaults depend on who starts it; these are its own server's. It has more contexts, for most of which it has
+# no defaults: an engine so started would run with a quarter of the batched tokens on an H100.
+USAGE_CONTEXT = UsageContext.OPENAI_API_SERVER
+
+
 class Statistics(Enum):
     """Which of vLLM's statistics to keep: none, what is cheap (`engine.stats`), or all, per token."""
 
@@ -50,9 +55,11 @@ class Core(AsyncLLM):
             log_stats=False,
             stat_loggers=loggers,
             log_requests=args.enable_log_requests,
-            usage_context=UsageContext.API_SERVER,
+            usage_context=USAGE_CONTEXT,
             **({} if seat is None else _connection(seat)),
         )
+        # vLLM would check a request's grammar here, in the event loop: `engine.constraining` has done it elsewhere.
+        self.input_processor.structured_outputs_config = None
         theirs = self.output_processor
         self.output_processor = StepProcessor(
             theirs.tokenizer,
@@ -188,7 +195,7 @@ def engine_config(args: AsyncEngineArgs, seat: Seat | None = None) -> VllmConfig
     """vLLM's configuration, in the process that starts the engine and the same in each of its front ends."""
     if seat is not None:
         args._api_process_count, args._api_process_rank = seat.count, seat.index
-    config = args.create_engine_config(UsageContext.API_SERVER)
+    config = args.create_engine_config(USAGE_CONTEXT)
     _limit_queue(config)
     return config
 

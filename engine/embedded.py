@@ -83,7 +83,7 @@ class EmbeddedEngine:
         assert handler is not None  # it has passed on a token
         handler.add_done_callback(self._on_end)
         self._state = EngineState.READY
-        _log.info("%s: the KV cache holds %d tokens", self._spec.source, self.cache_tokens)
+        _log.info("%s: %s", self._spec.source, self._loaded.capacity)
 
     async def _load(self, log_config_path: str | None) -> "LoadedEngine":
         def make() -> "LoadedEngine":
@@ -114,6 +114,7 @@ class EmbeddedEngine:
         """Ends vLLM's processes within about STOP_SECONDS; running generations raise EngineDead."""
         if self._loaded is not None:
             self._loaded.fail_running(EngineDead("The engine has been stopped."))
+            await self._loaded.constraining.close()
             await asyncio.to_thread(self._loaded.shutdown, STOP_SECONDS)
             self._loaded.close()
         if self._logs is not None:

@@ -11,6 +11,7 @@ from vllm import envs
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
+from engine.constraining import Constraining
 from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.errors import UnsupportedFeature
@@ -33,6 +34,7 @@ class LoadedEngine:
         envs.disable_envs_cache()  # an engine that came first may have enabled it
         self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
         quicken(self.core.renderer)
+        self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
         self.vocabulary = TokenizerVocabulary(self.core.renderer.get_tokenizer())
@@ -46,8 +48,18 @@ class LoadedEngine:
         cache = self.core.vllm_config.cache_config
         return (cache.num_gpu_blocks or 0) * int(cache.block_size)
 
+    @property
+    def capacity(self) -> str:
+        """For the operator: what vLLM measured and chose, or was told."""
+        scheduler = self.core.vllm_config.scheduler_config
+        return (
+            f"the KV cache holds {self.cache_tokens} tokens; a step computes up to "
+            f"{scheduler.max_num_batched_tokens} tokens (max_num_batched_tokens) of up to {scheduler.max_num_seqs} "
+            "sequences (max_num_seqs)"
+        )
+
     def renderer(self, chat_format: ChatFormat) -> VLLMRenderer:
-        return VLLMRenderer(self.core, chat_format)
+        return VLLMRenderer(self.core, chat_format, self.constraining)
 
     async def warm_up(self) -> None:
         """One token through everything: kernels are loaded and compiled now, not under the first client.
@@ -76,7 +88,6 @@ class LoadedEngine:
             )
         inbox = Inbox(sampling.n, request.stream, sampling.logprobs or 0)
         generation = EmbeddedGeneration(self.core, inbox, handle.token_ids, handle.context)
-        constrained = handle.constraints.structured_outputs is not None
         try:
             await self.core.submit(
                 request.request_id,
@@ -88,8 +99,7 @@ class LoadedEngine:
                 reasoning_parser_kwargs=handle.reasoning_parser_kwargs,
             )
         except Exception as error:
-            # A grammar is compiled here: what vLLM then says without naming a field is about that.
-            raise translate(error, param="response_format" if constrained else "messages") from error
+            raise translate(error) from error
         return generation
 
     def embed(self, request: EmbeddingRequest) -> EmbeddedEmbedding:

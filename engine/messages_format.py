@@ -45,6 +45,7 @@ class MessagesFormat:
             response_format=_constraint(fields),
             reasoning_effort=chat.reasoning_effort,
             continue_final=last_role == "assistant",
+            schema_field="input_schema",
         )
 
     async def document(
@@ -127,7 +128,9 @@ def _converted(
 
 def _constraint(request: AnthropicCountTokensRequest) -> ResponseFormat | None:
     form = request.output_config.format if request.output_config is not None else None
-    return None if form is None else ResponseFormat("json_schema", json_schema=form.json_schema)
+    if form is None:
+        return None
+    return ResponseFormat("json_schema", json_schema=form.json_schema, place="output_config.format.schema")
 
 
 def _chunk(

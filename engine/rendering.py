@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import PrivateAttr
 from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
@@ -22,8 +23,9 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 
 from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
+from engine.constraining import Constraining, HeldTools
 from engine.core import Core
-from engine.errors import EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
+from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
 from engine.parsing import ChatContext
@@ -40,17 +42,23 @@ _TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=True)
 class _Request(ChatCompletionRequest):
     """vLLM's request, built with `model_construct`.
 
+    `held_tools` are the tools as a grammar is made of them; the prompt shows `tools`.
+
     Everything in it has been validated once, and pydantic's second look at each message costs more than rendering a
     short conversation. The parts whose types vLLM looks at (tools, tool choice) are validated into their classes.
     """
+
+    _held_tools: list[ChatCompletionToolsParam] | None = PrivateAttr(None)
 
     def build_tok_params(self, model_config: object) -> TokenizeParams:
         return _CHAT
 
     @classmethod
-    def of(cls, **values: object) -> "_Request":
+    def of(cls, held_tools: list[ChatCompletionToolsParam] | None, **values: object) -> "_Request":
         """`model_construct` from a copy of the defaults; pydantic looks them up anew each time, which takes 0.5 ms."""
-        return _DEFAULTS.model_copy(update={name: [] for name in _EMPTY_LISTS} | values)
+        made = _DEFAULTS.model_copy(update={name: [] for name in _EMPTY_LISTS} | values)
+        made._held_tools = held_tools
+        return made
 
 
 _DEFAULTS = _Request.model_construct(messages=[])
@@ -75,11 +83,31 @@ class Rendered:
     reasoning_parser_kwargs: dict[str, object] | None = None
 
 
+def _with_held_tools(parser_class: type[Parser]) -> type[Parser]:
+    """The parser, which makes the grammar of calls from the request's `held_tools`."""
+
+    class HoldingParser(parser_class):
+        def adjust_request(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
+            held = request._held_tools if isinstance(request, _Request) else None
+            if held is None:
+                return super().adjust_request(request)
+            shown, request.tools = request.tools, held
+            try:
+                adjusted: ChatCompletionRequest = super().adjust_request(request)
+            finally:
+                request.tools = shown
+            adjusted.tools = shown
+            return adjusted
+
+    return HoldingParser
+
+
 class VLLMRenderer:
     """See `engine.base.Renderer`. Raises EngineStartError when the format can't be had."""
 
-    def __init__(self, core: Core, chat_format: ChatFormat) -> None:
+    def __init__(self, core: Core, chat_format: ChatFormat, constraining: Constraining) -> None:
         self._core = core
+        self._constraining = constraining
         self._tokenizer = core.renderer.get_tokenizer()
         _check_parser("tool_call_parser", chat_format.tool_call_parser, ToolParserManager.list_registered())
         _check_parser("reasoning_parser", chat_format.reasoning_parser, ReasoningParserManager.list_registered())
@@ -103,6 +131,8 @@ class VLLMRenderer:
                 f"The parsers {chat_format.tool_call_parser!r} and {chat_format.reasoning_parser!r} don't go with the "
                 f"tokenizer of {core.model_config.model!r} ({cause}); name other parsers in the model card."
             ) from error
+        if self._online.parser is not None:
+            self._online.parser = _with_held_tools(self._online.parser)
 
     @property
     def chats(self) -> bool:
@@ -115,29 +145,36 @@ class VLLMRenderer:
                 "This model has no chat template, so it can't answer conversations; send a text to /v1/completions.",
                 conversation.param,
             )
+        format_ = await self._constraining.response(conversation.response_format)
+        held = None
+        if conversation.tools and self._format.tool_call_parser is not None:
+            held = await self._constraining.tools(conversation, hold_forced=self._format.hold_forced_calls)
         try:
-            handle = await self._chat(conversation)
+            handle = await self._chat(conversation, format_, held)
         except PromptError:
             apart = calls_apart(conversation.messages)
             if apart is None:
                 raise
             try:
-                handle = await self._chat(replace(conversation, messages=apart))
+                handle = await self._chat(replace(conversation, messages=apart), format_, held)
             except PromptError:
                 apart = None
             if apart is None:
                 raise  # what the conversation was refused for as it came
         await take_turns()
-        return Prompt(len(handle.token_ids), handle)
+        return Prompt(len(handle.token_ids), handle, held.left_out if held is not None else ())
 
-    async def _chat(self, conversation: Conversation) -> Rendered:
-        request = self._request(conversation)
+    async def _chat(
+        self, conversation: Conversation, format_: StructuredOutputsParams | None, held: HeldTools | None
+    ) -> Rendered:
+        request = self._request(conversation, format_, held)
         try:
             result = await self._online.render_chat(request)
             if isinstance(result, ErrorResponse):
                 raise prompt_error(result.error.message, result.error.param or conversation.param)
-            return self._rendered(request, result[1][0])
-        except PromptError:
+            constraint = await self._constraining.check(request.extract_structured_outputs(), format_)
+            return self._rendered(request, constraint, result[1][0])
+        except EngineError:
             raise
         except Exception as error:
             known = template_error(error, conversation)
@@ -154,7 +191,7 @@ class VLLMRenderer:
             raise translate(error, param=param) from error
         await take_turns()
         token_ids = engine_input["prompt_token_ids"]
-        constraints = Constraints(structured_outputs=_grammar(response_format))
+        constraints = Constraints(structured_outputs=await self._constraining.response(response_format))
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
@@ -173,18 +210,21 @@ class VLLMRenderer:
             return handle.text
         return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
 
-    def _request(self, conversation: Conversation) -> _Request:
+    def _request(
+        self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
+    ) -> _Request:
         _check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
         return _Request.of(
+            held.tools if held is not None else None,
             messages=own_messages(conversation.messages, conversation.param),
             tools=tools,
             tool_choice=_tool_choice(choice, tools or []),
             parallel_tool_calls=conversation.parallel_tool_calls,
-            structured_outputs=_grammar(conversation.response_format),
+            structured_outputs=response_format,
             reasoning_effort=conversation.reasoning_effort,
             chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
             cache_salt=conversation.cache_salt,
@@ -192,10 +232,12 @@ class VLLMRenderer:
             continue_final_message=conversation.continue_final,
         )
 
-    def _rendered(self, request: _Request, engine_input: EngineInput) -> Rendered:
+    def _rendered(
+        self, request: _Request, constraint: StructuredOutputsParams | None, engine_input: EngineInput
+    ) -> Rendered:
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(
-            structured_outputs=request.extract_structured_outputs(),
+            structured_outputs=constraint,
             skip_special_tokens=request.skip_special_tokens,
             spaces_between_special_tokens=request.spaces_between_special_tokens,
             include_stop_str_in_output=request.include_stop_str_in_output,
@@ -267,16 +309,6 @@ def _tool_choice(
             "tool_choice",
         )
     return named
-
-
-def _grammar(response_format: ResponseFormat | None) -> StructuredOutputsParams | None:
-    if response_format is None:
-        return None
-    if response_format.kind == "json_object":
-        return StructuredOutputsParams(json_object=True)
-    if response_format.kind == "json_schema":
-        return StructuredOutputsParams(json=dict(response_format.json_schema or {}))
-    return StructuredOutputsParams(regex=response_format.regex or "")
 
 
 def _check_parser(field: str, name: str | None, known: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ class ResponsesFormat:
             reasoning_effort=fields.reasoning.effort if fields.reasoning is not None else None,
             continue_final=continue_final,
             param="input",
+            schema_field="parameters",
         )
 
     def items(self, write: WriteLogprobs) -> "Items":
@@ -197,7 +198,9 @@ def _constraint(request: ResponsesRequest) -> ResponseFormat | None:
     found = request.extract_structured_outputs()
     if found is None:
         return None
-    return ResponseFormat("json_object") if found.json_object else ResponseFormat("json_schema", json_schema=found.json)
+    if found.json_object:
+        return ResponseFormat("json_object", place="text.format")
+    return ResponseFormat("json_schema", json_schema=found.json, place="text.format.schema")
 
 
 def _without_nulls(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,10 @@ GPU_BYTES: Final = {
 FP8_GPUS: Final = frozenset({"L4", "RTX4090", "L40S", "H100", "H200", "B200"})  # compute capability 8.9 and newer
 
 
+# What vLLM's server takes where a card says nothing: `EngineArgs.get_batch_defaults`.
+_BATCH_MEMORY: Final = ((160 * GIB, 16_384, 1024), (70 * GIB, 8192, 1024), (0, 2048, 256))
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The shape of a Llama, as its `config.json` has it."""
@@ -143,6 +147,27 @@ def fit(spec: EngineSpec, geometry: Geometry, gpu_bytes: int, gpus: int) -> Fit:
     # With more GPUs than KV heads, each head is kept on several of them.
     per_token = geometry.kv_bytes_per_token(cache_bytes) // min(gpus, geometry.kv_heads)
     return Fit(gpus, weights, reserve, kv, per_token, kv // per_token, spec.context_length or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The most that the engine computes in one step."""
+
+    tokens: int
+    sequences: int
+
+
+def batch(spec: EngineSpec, gpu: str) -> Batch:
+    """As the card has it, else as vLLM's own server chooses for this GPU. A100s get the defaults of smaller ones."""
+    memory = 0 if gpu.startswith("A100") else GPU_BYTES[gpu]
+    tokens, sequences = next((t, s) for bytes_min, t, s in _BATCH_MEMORY if memory >= bytes_min)
+    factor = 2 if spec.options.get("performance_mode") == "throughput" else 1
+    asked_tokens, asked_sequences = (spec.options.get(name) for name in ("max_num_batched_tokens", "max_num_seqs"))
+    chosen = asked_tokens if isinstance(asked_tokens, int) else tokens * factor
+    running = asked_sequences if isinstance(asked_sequences, int) else min(sequences * factor, chosen)
+    if not isinstance(asked_tokens, int) and spec.context_length is not None:
+        chosen = min(chosen, running * spec.context_length)
+    return Batch(chosen, running)
 
 
 def gpus_asked_for(spec: EngineSpec) -> int:

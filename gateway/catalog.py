@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
+from engine.grammar.tried import GrammarLimits
 from gateway.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.protocol.checks import first_fault
 from gateway.settings import Precision, Settings
@@ -54,6 +55,7 @@ class Card(BaseModel):
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     chat_template: str | None = None
+    hold_forced_calls: bool = True
     task: Task = "generate"
     profile: str
     description: str = ""
@@ -219,8 +221,15 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         precision=settings.precision or card.precision,
         context_length=card.context_length,
         options=options | dict(settings.engine),
+        grammars=GrammarLimits(
+            seconds=settings.grammar_seconds_max,
+            step_seconds=settings.grammar_step_seconds_max,
+            memory_bytes=settings.grammar_memory_bytes_max,
+            schema_bytes=settings.grammar_bytes_max,
+            waiting=settings.grammar_waiting_max,
+        ),
     )
-    chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template)
+    chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
     return Model(card.name, card, price, profiles[card.profile], spec, chat_format)
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -15,6 +15,7 @@ from gateway.edge import client_address
 from gateway.errors import from_exception
 from gateway.logs import log_request
 from gateway.metrics import Metrics
+from gateway.protocol.fields import ignored_header, ignored_names
 from gateway.responses import ErrorResponse
 from gateway.tracing import UNTRACED, Trace, Tracing
 
@@ -33,6 +34,7 @@ class RequestContext:
         "fields",
         "headers",
         "id",
+        "ignored",
         "limit_headers",
         "model",
         "next_number",
@@ -51,8 +53,16 @@ class RequestContext:
         self.code = ""
         self.fields: dict[str, object] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # more headers of the answer, whatever it will be
+        self.ignored: tuple[str, ...] = ()  # of the request, by name
         self.limit_headers: list[tuple[bytes, bytes]] = []  # those that the limits keep current
         self.next_number: Callable[[], int] = int  # of the stream's next event, where events are numbered
+
+    def ignore(self, names: Sequence[str]) -> None:
+        """Name what the answer does without, in a header and on the log line."""
+        if names:
+            known = ignored_names([*self.ignored, *names])
+            self.ignored = known
+            self.fields["ignored"] = list(known)
 
     def fail(self, code: str, error: BaseException) -> None:
         """Remember why it failed, and log what nobody expected."""
@@ -95,6 +105,7 @@ class ContextMiddleware:
                     *message["headers"],
                     *context.headers,
                     *context.limit_headers,
+                    *([ignored_header(context.ignored)] if context.ignored else ()),
                     (b"x-request-id", context.id.encode()),
                     (b"openai-processing-ms", b"%d" % elapsed_ms),
                 ]

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from engine.base import WORKS_FOR
 from gateway.bodies import read_body
 from gateway.body_checker import Check
 from gateway.catalog import Catalog, Task
@@ -28,7 +29,6 @@ from gateway.large_bodies import VALUES_INLINE, is_large
 from gateway.openapi.operation import Operation, operation_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
-from gateway.protocol.fields import ignored_header
 from gateway.state import Gateway
 from pricing.keys import Key
 
@@ -109,6 +109,7 @@ class Generating:
     async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
         try:
             served, body = await self._checked(gateway, exchange)
+            WORKS_FOR.set(str(exchange.key.id))
             await exchange.admission.enter(served.model.name, body.alternatives())
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
@@ -133,9 +134,7 @@ class Generating:
             values = parse_json(exchange.body)
             served = served or self._served(gateway, exchange, named_model(values))
             body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
-        if ignored:
-            exchange.context.headers.append(ignored_header(ignored))
-            exchange.context.fields["ignored"] = list(ignored)
+        exchange.context.ignore(ignored)
         return served, body
 
     async def _checked_apart(

@@ -78,6 +78,7 @@ class Exchange:
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`; the log line gets its receipt."""
         self.turn.done()
+        self.context.ignore([name for part in parts for name in part.prompt.left_out])
         self.context.fields["id"] = request_id
         self.context.trace.end("render")
         return Job(

@@ -188,6 +188,22 @@ class Settings(BaseModel):
         "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    grammar_seconds_max: float = Field(
+        5.0,
+        gt=0,
+        description="How long, in seconds of one processor, a grammar may be made from a client's schema or "
+        "expression. It is tried in a process of its own.",
+    )
+    grammar_step_seconds_max: float = Field(
+        0.02, gt=0, description="How long such a grammar may compute for each token of an answer."
+    )
+    grammar_memory_bytes_max: int = Field(
+        512 * 2**20, ge=2**20, description="How much memory making such a grammar may take."
+    )
+    grammar_bytes_max: int = Field(256 * 2**10, ge=1024, description="Largest schema or expression of a client.")
+    grammar_waiting_max: int = Field(
+        16, ge=1, description="How many such grammars of one key may wait to be tried; beyond that 503."
+    )
     webhook_secret: Secret | None = Field(
         None,
         description="Turns webhooks on; each API key's signing secret is made from it. At least 24 characters, the "

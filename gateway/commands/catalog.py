@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from engine.errors import EngineStartError
-from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, fit, geometry_of, gpus_asked_for
+from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, batch, fit, geometry_of, gpus_asked_for
 from gateway.catalog import ALL, CatalogError, Model, load_catalog
 from gateway.commands.common import show_rows
 from gateway.commands.settings_flags import add_settings, settings_of
@@ -64,6 +64,7 @@ def _check(options: argparse.Namespace) -> int:
         where = "The card's parallel sizes ask for" if options.gpus is None else "--gpus is"
         raise EngineStartError(f"{where} {gpus}; the number of GPUs is from 1 to {GPUS_MAX}.")
     found = fit(spec, geometry_of(spec.source, options.config), GPU_BYTES[options.gpu], gpus)
+    step = batch(spec, options.gpu)
     row = {
         "model": model.name,
         "gpus": f"{gpus} x {options.gpu}",
@@ -72,6 +73,8 @@ def _check(options: argparse.Namespace) -> int:
         "kv_cache_gib_per_gpu": round(found.kv_bytes / GIB, 2),
         "tokens": found.tokens,
         "full_contexts": round(found.tokens / found.context_length, 1),
+        "max_num_batched_tokens": step.tokens,
+        "max_num_seqs": step.sequences,
     }
     show_rows([row], options.json, "")
     if not options.json:

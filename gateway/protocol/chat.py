@@ -108,9 +108,10 @@ class Format(Body):
                 return ResponseFormat("json_object")
             case "json_schema":
                 schema = self.json_schema.json_schema if self.json_schema is not None else None
-                return ResponseFormat("json_schema", json_schema=schema)
+                return ResponseFormat("json_schema", json_schema=schema, place="response_format.json_schema.schema")
             case "regex":
-                return ResponseFormat("regex", regex=self.regex or self.pattern)
+                field = "regex" if self.regex else "pattern"
+                return ResponseFormat("regex", regex=self.regex or self.pattern, place=f"response_format.{field}")
 
 
 Choices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=1024)]
@@ -145,10 +146,13 @@ class StructuredOutputs(Body):
 
     def constraint(self) -> ResponseFormat:
         if self.json_schema is not None:
-            return ResponseFormat("json_schema", json_schema=self.json_schema)
+            return ResponseFormat("json_schema", json_schema=self.json_schema, place="structured_outputs.json")
         if self.choice is not None:
-            return ResponseFormat("regex", regex="|".join(f"({re.escape(one)})" for one in self.choice))
-        return ResponseFormat("regex", regex=self.regex) if self.regex is not None else ResponseFormat("json_object")
+            choices = "|".join(f"({re.escape(one)})" for one in self.choice)
+            return ResponseFormat("regex", regex=choices, place="structured_outputs.choice")
+        if self.regex is not None:
+            return ResponseFormat("regex", regex=self.regex, place="structured_outputs.regex")
+        return ResponseFormat("json_object", place="structured_outputs")
 
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails, from_json
 from gateway.errors import InvalidParameter, InvalidRequest, shorten, show, together
 from gateway.parameters import SYNONYMS, Profile, parameter_names
 from gateway.protocol.body import Body, JSONObject, RequestBody
-from gateway.protocol.fields import ignored_names
 from gateway.settings import UnknownFields
 from gateway.suggestions import nearest
 
@@ -88,7 +87,7 @@ def check(
         raise together([*typos, *_faults(error, model)][:ERRORS_MAX]) from None
     if typos:
         raise together(typos[:ERRORS_MAX])
-    return checked, ignored_names((*unusable, *strangers))
+    return checked, (*unusable, *strangers)
 
 
 def first_fault(error: ValidationError) -> ErrorDetails:

@@ -187,10 +187,9 @@ async def test_regex_holds(engine: EmbeddedEngine, start: Start) -> None:
     assert re.fullmatch(r"[a-c]{3}-[0-9]{2}", text_of(await read(await start(prompt=prompt))))
 
 
-async def test_grammar_that_cannot_be_compiled_is_the_clients_error(engine: EmbeddedEngine, start: Start) -> None:
-    prompt = await chat(engine, "Hello!", response_format=ResponseFormat("regex", regex="(unclosed"))
+async def test_grammar_that_cannot_be_compiled_is_the_clients_error(engine: EmbeddedEngine) -> None:
     with pytest.raises(PromptError) as caught:
-        await start(prompt=prompt)
+        await chat(engine, "Hello!", response_format=ResponseFormat("regex", regex="(unclosed"))
     assert caught.value.param == "response_format"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.demo import MODEL_DIR
+from engine.grammar.tried import GrammarLimits
 from gateway.catalog import Catalog, CatalogError, load_catalog, read_cards
 from gateway.settings import Settings, SettingsError, load_settings
 
@@ -42,6 +43,21 @@ def test_cards_with_their_own_weights_keep_their_own_engines() -> None:
 def test_engine_settings_reach_every_card() -> None:
     [model] = catalog(engine='{"max_num_seqs": 8}')
     assert model.engine.options == {"max_num_seqs": 8}
+
+
+def test_what_clients_grammars_may_cost_reaches_every_engine() -> None:
+    [model] = catalog(grammar_seconds_max=1.5, grammar_memory_bytes_max=2**20, grammar_bytes_max=2048)
+    assert model.engine.grammars == GrammarLimits(1.5, 0.02, 2**20, 2048, 16)
+    [model] = catalog()
+    assert model.engine.grammars == GrammarLimits()
+
+
+def test_a_card_may_leave_forced_calls_free(tmp_path: Path) -> None:
+    path = tmp_path / "cards.toml"
+    for line, held in (("", True), ("hold_forced_calls = false", False)):
+        path.write_text(CARD + line)
+        [model] = load_catalog(load_settings({}, {"cards": str(path), "models": "mine"}))
+        assert model.chat_format.hold_forced_calls == held
 
 
 def test_the_pages_prices_are_on_the_cards() -> None:
