@@ -5,10 +5,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine import environment
-from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest, Vocabulary
+from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest
 from engine.errors import EngineDead, EngineStartError
 from engine.seat import Seat
 from engine.starting import STOP_SECONDS, in_daemon_thread, prepare, reason
+from engine.tokens import Vocabulary
 
 if TYPE_CHECKING:
     from engine.embedding import EmbeddedEmbedding

@@ -24,9 +24,10 @@ from vllm.entrypoints.openai.responses.utils import (
     construct_tool_dicts,
 )
 
-from engine.base import Conversation, Delta, JSONValue, ResponseFormat, TokenLogprobs, ToolCallDelta
+from engine.base import Conversation, Delta, JSONValue, ResponseFormat, ToolCallDelta
 from engine.event_text import event_bytes
 from engine.failures import BARE, translate
+from engine.tokens import TokenLogprobs
 
 WriteLogprobs = Callable[[Iterable[TokenLogprobs]], str]
 

@@ -21,7 +21,6 @@ from engine.base import (
     GenerationRequest,
     Sampling,
     TokenCounts,
-    TokenLogprobs,
     ToolCallDelta,
 )
 from engine.errors import (
@@ -35,6 +34,7 @@ from engine.json_text import mended, whole_characters
 from engine.script import RequestScript, Script, Step
 from engine.scripted_renderer import ScriptedRenderer
 from engine.scripted_vocabulary import ScriptedVocabulary, tokens_of
+from engine.tokens import TokenLogprobs
 
 LOGPROB = -0.5
 DIMENSIONS = 8

@@ -4,9 +4,9 @@ import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
 
-from engine.base import Token
 from engine.json_text import mended, whole_characters
 from engine.script import Step
+from engine.tokens import Token
 
 WORD = re.compile(r"\s*\S+|\s+$")
 

@@ -8,7 +8,7 @@ import re
 
 from vllm.tokenizers import TokenizerLike
 
-from engine.base import Token
+from engine.tokens import Token
 
 # How SentencePiece writes a token that is one byte, and a space.
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")

@@ -45,18 +45,7 @@ async def open_gateway(
         stack.push_async_callback(watch.close)
         database = await stack.enter_async_context(ledger_database(settings))
         first_keys = await ensure_keys(database, settings)
-        lease_ms = int(settings.lease_seconds * 1000)
-        ledger = await Ledger.open(
-            database,
-            LedgerSettings(
-                lease_ms=lease_ms,
-                heartbeat_ms=min(HEARTBEAT_MS, lease_ms // 5),
-                checkpoint_ms=int(settings.checkpoint_seconds * 1000),
-                lock_patience_ms=int(settings.database_statement_seconds * 1000),
-                entry_days=settings.ledger_entry_days,
-                commit_observer=metrics.commit,
-            ),
-        )
+        ledger = await _ledger(database, settings, metrics)
         stack.push_async_callback(ledger.close)
         keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
         stack.push_async_callback(keys.close)
@@ -72,11 +61,7 @@ async def open_gateway(
         stack.push_async_callback(budgets.close)
         tracing = open_tracing(settings, release)
         stack.push_async_callback(tracing.close)
-        large_bodies = LargeBodies(
-            waiting_max=settings.large_requests_max,
-            seconds_max=settings.body_check_seconds_max,
-            memory_bytes_max=settings.body_check_memory_bytes_max,
-        )
+        large_bodies = _large_bodies(settings)
         stack.push_async_callback(large_bodies.close)
         gateway = Gateway(
             settings=settings,
@@ -103,6 +88,29 @@ async def prepare_database(settings: Settings) -> FirstKeys:
     """The database as `open_gateway` leaves it, before several processes open it at once. Raises PricingError."""
     async with ledger_database(settings) as database:
         return await ensure_keys(database, settings)
+
+
+async def _ledger(database: Database, settings: Settings, metrics: Metrics) -> Ledger:
+    lease_ms = int(settings.lease_seconds * 1000)
+    return await Ledger.open(
+        database,
+        LedgerSettings(
+            lease_ms=lease_ms,
+            heartbeat_ms=min(HEARTBEAT_MS, lease_ms // 5),
+            checkpoint_ms=int(settings.checkpoint_seconds * 1000),
+            lock_patience_ms=int(settings.database_statement_seconds * 1000),
+            entry_days=settings.ledger_entry_days,
+            commit_observer=metrics.commit,
+        ),
+    )
+
+
+def _large_bodies(settings: Settings) -> LargeBodies:
+    return LargeBodies(
+        waiting_max=settings.large_requests_max,
+        seconds_max=settings.body_check_seconds_max,
+        memory_bytes_max=settings.body_check_memory_bytes_max,
+    )
 
 
 def _idempotency(database: Database, ledger: Ledger, settings: Settings) -> Idempotency:

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError, InvalidParameter
 from gateway.parameters import Profile
 from gateway.protocol.body import JSONObject, RequestBody
 from gateway.protocol.checks import check, named_model, parse_json
-from gateway.settings import UnknownFields
+from gateway.setting_types import UnknownFields
 
 LENGTH = struct.Struct(">Q")
 NICENESS = 10  # behind the event loop and the engine, where they want the same processor

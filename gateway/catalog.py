@@ -18,7 +18,8 @@ from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.protocol.checks import first_fault
-from gateway.settings import Precision, Settings
+from gateway.setting_types import Precision
+from gateway.settings import Settings
 from gateway.suggestions import nearest
 from pricing.price import Price
 

@@ -150,9 +150,7 @@ class Generating:
         if found.error is not None:
             raise found.error
         narrowed = with_ranges(self._body, served.model.profile)
-        body = narrowed.model_construct(set(found.fields_set), **found.fields or {})
-        body._made = found.made
-        return served, body, found.ignored
+        return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
         served = gateway.fleet.find(name)

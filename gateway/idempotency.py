@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import Send
 
-from gateway.errors import AnswerLost, Conflict, GatewayError, InvalidParameter, StillRunning, Unavailable, show
+from gateway.errors import AnswerLost, Conflict, GatewayError, InvalidParameter, StillRunning, Unavailable
 from gateway.recording import Recording
+from gateway.wording import show
 from pricing.clock import Clock, system_clock
 from pricing.errors import LedgerUnavailable
 from pricing.idempotency import Answer, Claim, IdempotencyStore

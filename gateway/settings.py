@@ -5,73 +5,32 @@ Each field can be set as `FAREBOX_<NAME>` or as `farebox serve --<name>`; the fl
 """
 
 import difflib
-import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SecretStr,
-    ValidationError,
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from gateway.setting_types import (
+    CollectorURL,
+    EngineOptions,
+    LogFormat,
+    LogLevel,
+    Names,
+    Networks,
+    Origins,
+    Paths,
+    Precision,
+    RootPath,
+    Secret,
+    UnknownFields,
+    WithoutRedis,
 )
-from pydantic_core import from_json
 
 PREFIX = "FAREBOX_"
-HTTP_URL = re.compile(r"https?://[^/\s]+(/[^\s]*)?")
-ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
-
-Precision = Literal["fp8", "fp16", "bf16", "auto"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["text", "json"]
-UnknownFields = Literal["accept", "refuse"]
-WithoutRedis = Literal["local", "refuse"]
 
 
 class SettingsError(Exception):
     """A setting is unknown or wrong; the sentence names it and says what is allowed."""
-
-
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _json(value: object) -> object:
-    return from_json(value) if isinstance(value, str) else value
-
-
-def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        if origin != "*" and not ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is no origin; one looks like https://app.example.com, without a path")
-    return origins
-
-
-def _http_url(url: str) -> str:
-    if not HTTP_URL.fullmatch(url):
-        raise ValueError(f"{url!r} is no URL of a collector; one looks like http://collector:4318")
-    return url.rstrip("/")
-
-
-def _root_path(path: str) -> str:
-    path = path.rstrip("/")
-    if not ROOT_PATH.fullmatch(path):
-        raise ValueError(f"{path!r} is no prefix of paths; one looks like /llm")
-    return path
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Origins = Annotated[Names, AfterValidator(_origins)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
-Secret = Annotated[SecretStr, Field(min_length=24)]
 
 
 class Settings(BaseModel):
@@ -81,7 +40,7 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+    root_path: RootPath = Field(
         "",
         description="Prefix of all paths behind a proxy, such as /llm. The documents tell it; a path is taken with it "
         "and without.",
@@ -114,7 +73,7 @@ class Settings(BaseModel):
     precision: Precision | None = Field(
         None, description="fp8, fp16, bf16 or auto, in place of every served card's own."
     )
-    engine: Annotated[dict[str, JsonValue], BeforeValidator(_json)] = Field(
+    engine: EngineOptions = Field(
         {},
         description="More engine options for every served card, as JSON: fields of vLLM's AsyncEngineArgs, "
         'such as {"max_num_seqs": 64}.',
@@ -251,7 +210,7 @@ class Settings(BaseModel):
     idempotency_bytes_max: int = Field(
         4 * 2**20, ge=1024, description="Largest answer that is kept for its Idempotency-Key."
     )
-    otlp_endpoint: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    otlp_endpoint: CollectorURL | None = Field(
         None,
         description="http://collector:4318: where to send traces, by OTLP over HTTP. Default: none are made.",
     )

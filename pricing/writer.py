@@ -262,17 +262,9 @@ class Writer:
         self._drop(claim)
         claim.decide(error)
         key = claim.request.key
-        self._finals.append(
-            FinalState(
-                claim.request_id,
-                key.account_id,
-                key.id,
-                NO_TOKENS,
-                Picodollars(0),
-                Outcome.VOID,
-                "the database did not confirm the reservation",
-            )
-        )
+        why, nothing = "the database did not confirm the reservation", Picodollars(0)
+        void = FinalState(claim.request_id, key.account_id, key.id, NO_TOKENS, nothing, Outcome.VOID, why)
+        self._finals.append(void)
 
     async def _explain(self, absent: list[FinalState]) -> None:
         """These had no reservation: they were written before an error that hid it, or by another process."""

@@ -75,6 +75,19 @@ PRIVATE = (
         "engine/*responses_format.py",
         "convert a stream into the Responses API's events",
     ),
+    # vLLM: structured output
+    Private(
+        "vllm.parser.abstract_parser",
+        "_xgrammar_supports",
+        "engine/*constraining.py",
+        "keep grammars from being made in the event loop",
+    ),
+    Private(
+        "vllm.sampling_params:StructuredOutputsParams",
+        "_backend",
+        "engine/*constraining.py",
+        "say which library the grammar was tried with",
+    ),
     # torch
     Private("torch.cpu", "_is_amx_tile_supported", "engine/*args.py", "choose the worker for a CPU with AMX"),
     Private("torch.cpu", "_init_amx", "engine/*cpu_worker.py", "ask Linux for the AMX tiles"),
@@ -91,8 +104,8 @@ PRIVATE = (
     # Python
     Private("json:__spec__", "_initializing", "engine/*formats.py", "wait for another thread's import"),
 )
-# These begin with an underscore and are documented: of a named tuple, and of a row of SQLAlchemy's.
-DOCUMENTED = frozenset({"_replace", "_asdict", "_make", "_fields", "_mapping"})
+# These begin with an underscore and are documented: of a named tuple, of a row of SQLAlchemy's, of `sys` and of `os`.
+DOCUMENTED = frozenset({"_replace", "_asdict", "_make", "_fields", "_mapping", "_current_frames", "_exit"})
 READERS = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 
 

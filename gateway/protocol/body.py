@@ -4,8 +4,8 @@
 `RequestBody` of the bodies that ask a model for something.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError
@@ -16,6 +16,7 @@ from gateway.protocol.fields import EMPTY, NO_FIELDS, FieldTable, Unsupported
 from gateway.protocol.schema import JSONSchema, describe_nulls, describe_strictness
 
 JSONObject = dict[str, object]
+R = TypeVar("R", bound="RequestBody")
 
 
 class Body(BaseModel):
@@ -101,6 +102,13 @@ class RequestBody(Body):
     def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
         """The body without the parts that this server can't act on and that change nothing, and their names."""
         return values, ()
+
+    @classmethod
+    def remade(cls: type[R], fields: Mapping[str, Any], fields_set: Collection[str], made: object) -> R:
+        """A body that was checked in another process, without `PROMPT`; `made` is its `prompt_source`."""
+        body = cls.model_construct(set(fields_set), **fields)
+        body._made = made
+        return body
 
     def prompt_source(self) -> Any:
         """What the prompt is made from. Of a large body it was made in another process, and `PROMPT` isn't here."""

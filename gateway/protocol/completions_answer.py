@@ -5,8 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
-from engine.base import Delta, FinishReason, TokenLogprobs
+from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
+from engine.tokens import TokenLogprobs
 from gateway.metered import Metered
 from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.protocol.completions import CompletionBody

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring as quote
 from typing import Literal
 
-from engine.base import Delta, Token, TokenCounts
+from engine.base import Delta, TokenCounts
 from engine.event_text import event_bytes
+from engine.tokens import Token
 from gateway.jobs import Job
 from gateway.metered import Metered
 from gateway.protocol.token_texts import shares

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
-from engine.base import Token, TokenLogprobs, Vocabulary
+from engine.tokens import Token, TokenLogprobs, Vocabulary
 
 ROWS_AT_ONCE = 500  # of a whole answer; then others get a turn of the event loop
 

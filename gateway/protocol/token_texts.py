@@ -3,7 +3,7 @@
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 
-from engine.base import Token
+from engine.tokens import Token
 
 _decoder = getincrementaldecoder("utf-8")
 _CONTINUATION = bytes(range(0x80, 0xC0))  # all but the first of a character's bytes

@@ -9,10 +9,11 @@ import pytest
 from prometheus_client import REGISTRY
 from vllm.sampling_params import SamplingParams
 
-from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling, TokenLogprobs
+from engine.base import Delta, GenerationRequest, JSONValue, Prompt, ResponseFormat, Sampling
 from engine.embedded import EmbeddedEngine
 from engine.errors import EngineDead, PromptError
 from engine.rendering import rendered
+from engine.tokens import TokenLogprobs
 from tests.engine.conftest import LLAMA, Start, chat, read, text_of
 
 SCHEMA: dict[str, JSONValue] = {

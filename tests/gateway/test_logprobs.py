@@ -10,8 +10,8 @@ import pytest
 
 # Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
 import engine.responses_format  # noqa: F401
-from engine.base import Token, TokenLogprobs
 from engine.script import RequestScript, Script, Step, emit
+from engine.tokens import Token, TokenLogprobs
 from gateway.protocol.token_json import ROWS_AT_ONCE, TokenJSON
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from engine.base import Token
 from engine.script import HANG, RequestScript, Script, emit, fail, finish
+from engine.tokens import Token
 from gateway.catalog import shipped_cards
 from gateway.parameters import Parameter, shipped_profiles
 from gateway.protocol.native import NativeBody
