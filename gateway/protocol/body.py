@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError
@@ -106,7 +106,7 @@ class RequestBody(Body):
     @classmethod
     def remade(cls: type[R], fields: Mapping[str, Any], fields_set: Collection[str], made: object) -> R:
         """A body that was checked in another process, without `PROMPT`; `made` is its `prompt_source`."""
-        body = cls.model_construct(set(fields_set), **fields)
+        body = cast(R, cls.model_construct(set(fields_set), **fields))
         body._made = made
         return body
 

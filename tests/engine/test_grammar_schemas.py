@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 def fits(schema: Mapping[str, Any], value: object) -> bool:
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    return jsonschema.Draft202012Validator(schema, format_checker=checker).is_valid(value)
+    return bool(jsonschema.Draft202012Validator(schema, format_checker=checker).is_valid(value))
 
 
 @pytest.mark.parametrize("schema", KEPT, ids=json.dumps)
@@ -218,7 +218,7 @@ def test_what_is_kept_is_not_narrower_than_it_must_be() -> None:
     ]
 
 
-LEAVES = st.one_of(
+LEAVES: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries(
         {"type": st.just("string")},
         optional={

@@ -36,7 +36,7 @@ def calls(*cities: str, content: str | None = None) -> dict[str, JSONValue]:
 
 
 def result(number: int | None, content: str) -> dict[str, JSONValue]:
-    return {"role": "tool", "content": content} | ({} if number is None else {"tool_call_id": f"c{number}"})
+    return {"role": "tool", "content": content, **({} if number is None else {"tool_call_id": f"c{number}"})}
 
 
 USER: dict[str, JSONValue] = {"role": "user", "content": "go"}

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -11,6 +13,7 @@ from vllm.tokenizers import TokenizerLike, get_tokenizer
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 
 from engine.base import Delta, TokenCounts
+from engine.core import Core
 from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
 from engine.generation import EmbeddedGeneration
@@ -96,7 +99,7 @@ async def running(tokenizer: TokenizerLike, requests: int = 1, stops_engine: boo
     scene = Scene(tokenizer, requests, stops_engine)
 
     async def reader(index: int) -> None:
-        generation = EmbeddedGeneration(None, scene.inboxes[index], [5, 6, 7])
+        generation = EmbeddedGeneration(cast(Core, None), scene.inboxes[index], [5, 6, 7])
         await generation.forward(lambda delta: scene.deltas[index].append(delta) is None)
 
     tasks = [asyncio.create_task(reader(index)) for index in range(requests)]
@@ -112,9 +115,13 @@ async def running(tokenizer: TokenizerLike, requests: int = 1, stops_engine: boo
 
 async def test_one_step_after_the_other_is_a_delta_each(tokenizer: TokenizerLike) -> None:
     async with running(tokenizer, 3) as scene:
+
+        def counted(count: int) -> bool:
+            return scene.counts() == [count] * 3
+
         for count in range(1, 6):
             scene.client.step(3)
-            await scene.until(lambda count=count: scene.counts() == [count] * 3)
+            await scene.until(partial(counted, count))
         assert [len(deltas) for deltas in scene.deltas] == [5, 5, 5]
         assert scene.recorded == 5
 

@@ -239,7 +239,7 @@ async def test_token_ids_are_checked(engine: EmbeddedEngine, start: Start) -> No
 
 @pytest.mark.parametrize("field", ["tool_call_parser", "reasoning_parser"])
 async def test_unknown_parser_stops_the_start(engine: EmbeddedEngine, field: str) -> None:
-    card = ChatFormat(**{field: "llama3_jsn"})
+    card = ChatFormat("llama3_jsn") if field == "tool_call_parser" else ChatFormat(reasoning_parser="llama3_jsn")
     with pytest.raises(EngineStartError, match=f"{field} = 'llama3_jsn'"):
         engine.renderer(card)
     with pytest.raises(EngineStartError, match="did you mean 'llama3_json'"):

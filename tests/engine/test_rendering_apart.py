@@ -104,7 +104,9 @@ async def test_names_of_a_clients_are_in_no_key_of_a_cache(engine: EmbeddedEngin
     plain = Counting(engine._require().core.renderer)
     online = engine.renderer(LLAMA)._online
     for number in range(20):
-        request = engine.renderer(LLAMA)._request(Conversation(HELLO, chat_template_kwargs={f"name{number}": 1}))
+        request = engine.renderer(LLAMA)._request(
+            Conversation(HELLO, chat_template_kwargs={f"name{number}": 1}), None, None
+        )
         params = request.build_chat_params(online.chat_template, "auto")
         plain.render_messages(list(HELLO), params)
     assert plain.plans == 1
@@ -117,7 +119,7 @@ def test_turns_converted_in_pieces_are_those_converted_at_once() -> None:
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "sunny"}]},
         {"role": "assistant", "content": "Sunny."},
     ] * TURNS_AT_ONCE
-    request = {"model": "m", "system": "Be brief.", "messages": turns}
+    request: dict[str, JSONValue] = {"model": "m", "system": "Be brief.", "messages": turns}
     whole = MessagesFormat().conversation(request)
     pieces = [
         message

@@ -94,9 +94,9 @@ async def test_no_request_decides_how_others_are_answered(fresh: EmbeddedEngine)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 async def test_an_expression_that_cannot_be_kept_is_the_clients_error(fresh: EmbeddedEngine, expression: str) -> None:
     wanted = ResponseFormat("regex", regex=expression, place="response_format.regex")
-    for render in (lambda: chat(fresh, "Hello!", response_format=wanted), lambda: text(fresh, wanted)):
+    for prompt in (chat(fresh, "Hello!", response_format=wanted), text(fresh, wanted)):
         with pytest.raises(PromptError) as caught:
-            await render()
+            await prompt
         assert caught.value.param == "response_format.regex"
 
 
@@ -112,7 +112,7 @@ async def test_the_keyword_and_its_place_are_named(fresh: EmbeddedEngine) -> Non
 
 
 async def test_a_costly_schema_is_no_work_for_the_event_loop_or_the_engine(fresh: EmbeddedEngine) -> None:
-    schemas = [
+    schemas: list[dict[str, Any]] = [
         {"properties": {name: {"type": "string", "pattern": f"{EVIL}{mark}"} for name in "abc"}} for mark in ("", "x")
     ] + [{"type": "string", "minLength": 100_000}, {"enum": [f"value {number}" for number in range(9000)]}]
     before = time.thread_time()

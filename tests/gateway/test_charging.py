@@ -186,9 +186,8 @@ async def test_leaving_a_queue_costs_nothing_but_stays_counted_against_the_token
         async with server.client() as client, server.client(secret) as limited:
             first = ask(client, route, False)
             await running(server, 1)
-            more: dict[str, object] = {"embeddings": {}, "native": {"max_new_tokens": 16}, "responses": {}}.get(
-                name, {"max_tokens": 16}
-            )
+            own: dict[str, dict[str, int]] = {"embeddings": {}, "native": {"max_new_tokens": 16}, "responses": {}}
+            more = own.get(name, {"max_tokens": 16})
             worst = route.prompt + (16 if route.streams else 0)
             asking = asyncio.create_task(limited.post(route.path, json=route.body(PROMPT) | more))
             await running(server, 2)

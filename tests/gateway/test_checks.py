@@ -23,7 +23,7 @@ NUMBERS = [
 ]
 
 
-def parse(profile: str, name: str, literal: str) -> ChatBody:
+def parse(profile: str, name: str, literal: str) -> Any:  # its parameters are those of the profile
     body = json.dumps(MINIMAL | COMPANIONS.get(name, {}))
     raw = f'{body[:-1]}, "{name}": {literal}}}'.encode()
     return validate(ChatBody, parse_json(raw), shipped_profiles()[profile])

@@ -47,7 +47,7 @@ def completions(text: str, **fields: object) -> tuple[str, dict[str, object]]:
     return "/v1/completions", {"model": DEMO, "prompt": text, **fields}
 
 
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": chat("hi"),
     "chat with logprobs": chat("hi", logprobs=True, top_logprobs=2),
     "chat with a call": chat("please call", tools=[{"type": "function", "function": FUNCTION}]),
@@ -90,7 +90,7 @@ def strings(value: object) -> str:
 async def test_lines_as_python_splits_them_are_the_events(server: GatewayServer, name: str) -> None:
     path, body = CASES[name]
     async with server.client() as client:
-        answer = await client.post(path, json=body | {"stream": True})
+        answer = await client.post(path, json={**body, "stream": True})
     assert answer.status_code == 200, answer.text
     lines = answer.text.splitlines()
     assert lines == answer.text.removesuffix("\n").split("\n")

@@ -251,7 +251,7 @@ async def test_a_body_that_takes_too_much_to_check_is_refused_and_the_next_is_no
 
 async def test_a_key_that_may_not_use_the_model_is_told_before_the_rest(gateway_server: GatewayServers) -> None:
     async with gateway_server(SCRIPT) as server:
-        server.secret = await make_key(server.database, "few", KeyTerms(models=("somebody/else",)))
+        server.secret = await make_key(server.database, "few", KeyTerms(models=frozenset({"somebody/else"})))
         for metadata in ({}, {"list": [0] * 10_000}):
             status, _ = await send(server, CHAT, chat(metadata=metadata, temperature=9))
             assert status == 403

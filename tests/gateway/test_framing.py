@@ -260,7 +260,7 @@ LINES = {
 
 async def misses(server: GatewayServer, probes: dict[str, Probe]) -> dict[str, object]:
     """What came otherwise than the table has it."""
-    found = {}
+    found: dict[str, object] = {}
     for name, probe in probes.items():
         async with wire(server) as connection:
             await connection.send(*(segment.replace(b"KEY", server.secret.encode()) for segment in probe.segments))

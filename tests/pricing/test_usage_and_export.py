@@ -133,6 +133,7 @@ async def test_old_entries_go_and_totals_stay(world: World, two_keys: tuple[Key,
     assert await remove_old_entries(world.database, 400, next_year) == 0
     assert len(await read_csv(world)) == 4
     removed = await remove_old_entries(world.database, 30, next_year)
+    assert removed is not None
     assert removed > 0
     assert await read_csv(world) == []
     assert await usage.totals(["day", "key", "model"]) == before
