@@ -23,13 +23,13 @@ from pricing.accounts import Accounts
 from pricing.balance import Limit, LimitKind
 from pricing.cost import Tokens
 from pricing.database import Database
-from pricing.errors import PricingError
 from pricing.keys import Key, Keys, KeyTerms
 from pricing.ledger import Ledger
 from pricing.migrations import upgrade
 from pricing.money import Picodollars, parse_usd
 from pricing.price import Price
 from pricing.reservation import Outcome, ReserveRequest
+from storage.errors import LedgerError
 
 PROCESSES = 2
 
@@ -93,7 +93,7 @@ async def _request(ledger: Ledger, key: Key, request_id: str, tally: Tally) -> N
     try:
         reservation = ledger.reserve(request)
         await reservation.stands()
-    except PricingError as error:
+    except LedgerError as error:
         tally.errors[type(error).__name__] += 1
         return
     tally.waits.append(time.perf_counter() - started)

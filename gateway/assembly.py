@@ -85,7 +85,7 @@ async def open_gateway(
 
 
 async def prepare_database(settings: Settings) -> FirstKeys:
-    """The database as `open_gateway` leaves it, before several processes open it at once. Raises PricingError."""
+    """The database as `open_gateway` leaves it, before several processes open it at once. Raises LedgerError."""
     async with ledger_database(settings) as database:
         return await ensure_keys(database, settings)
 

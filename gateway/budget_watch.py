@@ -7,7 +7,7 @@ import logging
 from gateway.metrics import Readings
 from pricing.accounts import Accounts
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable
+from storage.errors import LedgerUnavailable
 
 log = logging.getLogger("farebox.budgets")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.parameters import Profile, ProfileError, read_profiles, shipped_profiles
-from gateway.protocol.checks import first_fault
 from gateway.setting_types import Precision
 from gateway.settings import Settings
 from gateway.suggestions import nearest
@@ -183,7 +183,7 @@ def _card(table: Mapping[str, object], index: int, where: str) -> Card:
     try:
         return Card.model_validate(table)
     except ValidationError as error:
-        first = first_fault(error)
+        first = _first_fault(error)
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), Card.model_fields, n=1)
@@ -249,3 +249,9 @@ def _share_engines(models: list[Model]) -> list[Model]:
     return [
         replace(model, engine=replace(model.engine, context_length=longest[settings_of(model)])) for model in models
     ]
+
+
+def _first_fault(error: ValidationError) -> ErrorDetails:
+    """The one to tell: a field that doesn't exist explains the missing one beside it."""
+    faults = error.errors(include_url=False)
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])

@@ -12,7 +12,7 @@ from engine.errors import EngineStartError
 from gateway.catalog import CatalogError
 from gateway.commands import accounts, catalog, db, keys, serve, usage
 from gateway.settings import SettingsError
-from pricing.errors import PricingError
+from storage.errors import LedgerError
 
 COMMANDS = (serve, keys, accounts, usage, catalog, db)
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = options.run(options)
         sys.stdout.flush()
         sys.exit(status)
-    except (SettingsError, CatalogError, PricingError, EngineStartError, serve.ServeError) as error:
+    except (SettingsError, CatalogError, LedgerError, EngineStartError, serve.ServeError) as error:
         print(f"farebox: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `farebox usage | head`

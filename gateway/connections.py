@@ -13,6 +13,7 @@ import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.client import CLIENT, FLUSH_SECONDS
 from gateway.corked import Corked
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, NotSupported, RequestTimeout
 from gateway.framing import check_head, head_bytes, origin_form, without_offer
@@ -20,12 +21,10 @@ from gateway.framing import check_head, head_bytes, origin_form, without_offer
 HEADER_BYTES_MAX = 64 * 2**10  # the parser itself would take any number
 CHUNK_HEAD_BYTES_MAX = 24  # what a chunk may need around its data, without extensions
 PIPELINED_MAX = 32  # requests in line behind the one that is being answered
-CLIENT = "farebox.client"  # in a request's scope: its Client
 LINGER_SECONDS = 1.0  # in which a client that is refused may still send
-FLUSH_SECONDS = 10.0  # for a client to take the rest of what was written, once a connection is to be closed
 
 
-class Client:
+class ConnectionClient:
     """Who waits for an answer, past ASGI: what uvicorn's `send` and `receive` do, without a coroutine for each token
     and without a task that waits for the client to go."""
 
@@ -64,7 +63,7 @@ class Unchunked:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client: Client = scope[CLIENT]
+        client: ConnectionClient = scope[CLIENT]
         cycle, sized = client.cycle, True
 
         async def send_plainly(message: Message) -> None:
@@ -160,7 +159,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self.headers = []  # trailers come into this one, and are no headers
         if self.cycle is not None and self.cycle.scope is self.scope:  # else it is refused, or no request of ours
-            cast(dict[str, Any], self.scope)[CLIENT] = Client(self, self.cycle)
+            cast(dict[str, Any], self.scope)[CLIENT] = ConnectionClient(self, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = max(0, self._head_bytes - len(body) - CHUNK_HEAD_BYTES_MAX)

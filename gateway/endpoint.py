@@ -19,16 +19,16 @@ from engine.base import WORKS_FOR
 from gateway.bodies import read_body
 from gateway.body_checker import Check
 from gateway.catalog import Catalog, Task
-from gateway.connections import CLIENT, Client
+from gateway.client import CLIENT, Client
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.idempotency import Attempt, digest_of, idempotency_key
 from gateway.large_bodies import VALUES_INLINE, is_large
-from gateway.openapi.operation import Operation, operation_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
+from gateway.protocol.operation import Operation, operation_of
 from gateway.state import Gateway
 from pricing.keys import Key
 

@@ -39,6 +39,8 @@ from starlette.exceptions import HTTPException
 from engine import errors as engines
 from gateway.wording import VALUE_CHARACTERS_MAX, shorten
 from pricing import errors as money
+from pricing.money import InvalidAmount
+from storage import errors as storage_errors
 
 MESSAGE_CHARACTERS_MAX = 1200
 FAULT_CHARACTERS_MAX = 240  # of each fault, where one answer tells of several
@@ -255,11 +257,11 @@ def from_exception(error: Exception) -> GatewayError:
             return EngineFailed("The engine failed on this request. Only what was sent is charged.")
         case money.InsufficientFunds():
             return PaymentRequired(str(error))
-        case money.LedgerUnavailable():
+        case storage_errors.LedgerUnavailable():
             return Unavailable(
                 "Another process holds this account's rows in the ledger, and nothing is served without being charged. "
                 "Try again soon."
-                if isinstance(error, money.RowsLocked)
+                if isinstance(error, storage_errors.RowsLocked)
                 else "The ledger can't be reached, and nothing is served without being charged. Try again soon.",
                 code="ledger_unavailable",
                 retry_after_seconds=5,
@@ -276,7 +278,7 @@ def from_exception(error: Exception) -> GatewayError:
             return Conflict(str(error), code="duplicate_request")
         case money.UnknownAccount() | money.UnknownKey():
             return NotFound(str(error))
-        case money.InvalidAmount() | money.InvalidSetting():
+        case InvalidAmount() | storage_errors.InvalidSetting():
             return InvalidParameter(str(error))
         case money.MissingPackage():
             return NotInstalled(str(error))

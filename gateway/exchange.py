@@ -7,7 +7,7 @@ and a streamed token must cost no more than one write. `gateway.endpoint` makes 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import Send
 
 from engine.base import Delta
-from gateway.connections import FLUSH_SECONDS
+from gateway.client import FLUSH_SECONDS
 from gateway.context import RequestContext
 from gateway.error_shapes import error_event
 from gateway.errors import from_exception
@@ -29,7 +29,6 @@ from gateway.metered import Metered
 from gateway.pipeline import Pipeline
 from gateway.receipt import Receipt
 from gateway.settings import Settings
-from gateway.webhooks import Webhooks
 from pricing.keys import Key
 
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -40,6 +39,13 @@ EVENT_STREAM_HEADERS = {
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",  # nginx would hold the tokens back
 }
+
+
+class Webhooks(Protocol):
+    """Who delivers an answer to a URL."""
+
+    async def start(self, job: Job, url: str, result: Callable[[Metered], Awaitable[dict[str, object]]]) -> None:
+        """Run the job; its answer goes to the URL. Returns once it is sure to."""
 
 
 class Events(Protocol):

@@ -31,11 +31,11 @@ from gateway.errors import AnswerLost, Conflict, GatewayError, InvalidParameter,
 from gateway.recording import Recording
 from gateway.wording import show
 from pricing.clock import Clock, system_clock
-from pricing.errors import LedgerUnavailable
 from pricing.idempotency import Answer, Claim, IdempotencyStore
 from pricing.ledger import Ledger
 from pricing.money import format_usd
 from pricing.usage import Usage
+from storage.errors import LedgerUnavailable
 
 log = logging.getLogger("farebox.idempotency")
 

@@ -15,10 +15,11 @@ from gateway.metrics import Metrics
 from gateway.receipt import Receipt
 from pricing.charging import charged_tokens
 from pricing.cost import NO_TOKENS
-from pricing.errors import Overtaken, PricingError
+from pricing.errors import Overtaken
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome, Reservation
+from storage.errors import LedgerError
 
 
 class Pipeline:
@@ -161,7 +162,7 @@ def _outcome(metered: Metered, failure: BaseException | None) -> Outcome:
             return Outcome.SHUTDOWN
         case Overtaken():
             return Outcome.INTERRUPTED
-        case PricingError() | PromptError() | EngineOverloaded():
+        case LedgerError() | PromptError() | EngineOverloaded():
             return Outcome.VOID  # it was refused
         case EngineError():
             return Outcome.ENGINE_ERROR

@@ -83,7 +83,7 @@ def _socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
 
 
 async def serve(settings: Settings, streams: Streams) -> None:
-    """Serve until a signal comes. Raises ServeError, CatalogError, PricingError, EngineStartError."""
+    """Serve until a signal comes. Raises ServeError, CatalogError, LedgerError, EngineStartError."""
     fleet = Fleet(load_catalog(settings), create_engine)
     with listen(settings.host, settings.port) as listener:
         log_listening(listener)

@@ -13,17 +13,18 @@ from typing import Any
 from sqlalchemy import Update, and_, delete, exists, insert, or_, select, update
 
 from engine.base import TokenCounts
+from gateway.webhook_table import webhooks
 from pricing import tables
 from pricing.clock import Clock, system_clock
 from pricing.database import Database
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
-from pricing.text import stored
+from storage.text import stored
 
 ERROR_CHARACTERS_MAX = 500
 LOST_MS = 60_000  # a live process stores its result well within this after the settlement
 
-_T = tables.webhooks
+_T = webhooks
 
 
 @dataclass(frozen=True, slots=True)

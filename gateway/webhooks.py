@@ -14,21 +14,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from gateway.encoders.native import failed
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, ShuttingDown, Unavailable, from_exception
 from gateway.jobs import Job
 from gateway.logs import log_request
 from gateway.metered import Metered
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
-from gateway.protocol.native_answer import failed
 from gateway.public_http import PinnedTransport, Poster, Resolve, WrongURL, check_url, system_resolve
 from gateway.receipt import Receipt
 from gateway.webhook_calls import SIGNATURE_HEADER, WebhookSettings, sign, signing_secret
 from gateway.webhook_store import Lost, Pending, WebhookStore
 from pricing.clock import MS_PER_DAY
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable
 from pricing.keys import Key
+from storage.errors import LedgerUnavailable
 
 log = logging.getLogger("farebox.webhooks")
 

@@ -38,7 +38,7 @@ from gateway.metrics import TOGETHER_IN
 from gateway.server import ServeError, greet, listen_together, log_listening, run_in_loop, serve_gateway
 from gateway.settings import Settings, SettingsError
 from gateway.streams import Streams
-from pricing.errors import PricingError
+from storage.errors import LedgerError
 
 log = logging.getLogger("farebox.workers")
 
@@ -59,7 +59,7 @@ class Place:
 
 
 async def supervise(settings: Settings, streams: Streams) -> None:
-    """Run the workers until a signal comes. Raises ServeError, SettingsError, CatalogError, PricingError,
+    """Run the workers until a signal comes. Raises ServeError, SettingsError, CatalogError, LedgerError,
     EngineStartError."""
     if settings.redis_url is None:
         raise SettingsError(
@@ -229,7 +229,7 @@ def work(place: Place) -> None:
     configure_logging(place.settings, place.number, mark=place.mark, mark_below=place.mark)
     try:
         run_in_loop(_work(place))
-    except (EngineStartError, CatalogError, PricingError, SettingsError) as error:
+    except (EngineStartError, CatalogError, LedgerError, SettingsError) as error:
         log.critical("%s", error)
         sys.exit(1)
 

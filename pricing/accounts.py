@@ -15,10 +15,11 @@ from pricing.audit import change, record_change
 from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
 from pricing.clock import Clock, day_start, month_start, system_clock
 from pricing.database import Database, padded
-from pricing.errors import DuplicateName, InvalidAmount, InvalidSetting, UnknownAccount
-from pricing.money import PICODOLLARS_MAX, Picodollars, format_usd
+from pricing.errors import DuplicateName, UnknownAccount
+from pricing.money import PICODOLLARS_MAX, InvalidAmount, Picodollars, format_usd
 from pricing.standing import balance_of, fresh_columns, replace_limit
 from pricing.text import checked_name
+from storage.errors import InvalidSetting
 
 
 @dataclass(frozen=True, slots=True)

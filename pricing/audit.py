@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pricing import tables
 from pricing.database import Database
 from pricing.text import checked_name
+from storage.schema import meta
 
 Change = tuple[object, object]
 """A value before and after."""
@@ -89,10 +90,9 @@ async def record_change(
 async def change(database: Database) -> AsyncIterator[tuple[AsyncConnection, int]]:
     """A transaction that changes accounts or keys, and the directory version to mark changed keys with.
 
-    Such transactions run one after the other on all replicas (see `tables.meta`), so that a look before a change, such
+    Such transactions run one after the other on all replicas (see `meta`), so that a look before a change, such
     as whether a name is free, stays true until the commit.
     """
-    meta = tables.meta
     bump = update(meta).values(directory_version=meta.c.directory_version + 1).returning(meta.c.directory_version)
     async with database.write() as connection:
         yield connection, (await connection.execute(bump)).scalar_one()

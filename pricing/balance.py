@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from pricing.clock import day_start, month_start
-from pricing.errors import InvalidAmount
-from pricing.money import PICODOLLARS_MAX, Picodollars, format_usd
+from pricing.money import PICODOLLARS_MAX, InvalidAmount, Picodollars, format_usd
 
 _NOTHING: Final = Picodollars(0)
 

@@ -13,12 +13,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
 from pricing.database import Database, padded
-from pricing.errors import DuplicateRequest, LedgerUnavailable, PricingError, RowsLocked, Scope, UnknownKey
+from pricing.errors import DuplicateRequest, Scope, UnknownKey
 from pricing.prepared import Link, PreparedChange, PreparedQuery, Row, dialect_of
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, held_by_others, lock, write_back
-from pricing.text import stored
+from storage.errors import LedgerError, LedgerUnavailable, RowsLocked
+from storage.text import stored
 
 DUPLICATE_DAYS: Final = 2
 """For how long a request id can't be used again. Bounded, so that the look-up meets one or two partitions."""
@@ -100,7 +101,7 @@ class Written:
     is the time that the claims are charged at, by request id. `locked` are the accounts and keys that another process
     holds: whatever touches them was left out."""
 
-    refusals: dict[str, PricingError] = field(default_factory=dict)
+    refusals: dict[str, LedgerError] = field(default_factory=dict)
     reserved_at: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     accounts: dict[int, Standing] = field(default_factory=dict)
@@ -218,7 +219,7 @@ def _claim(connection: Link, process_id: str, claims: Sequence[Reservation], wri
     for claim in claims:
         try:
             rows.append(_admit(claim, process_id, taken, written, now))
-        except PricingError as refusal:
+        except LedgerError as refusal:
             written.refusals[claim.request_id] = refusal
     if rows:
         _RESERVE.run(connection, rows)

@@ -18,11 +18,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from pricing.drivers import BEGIN_WRITING, Driver, PostgreSQLDriver, Result, SQLiteDriver, prepare_sqlite
-from pricing.errors import InvalidSetting, LedgerUnavailable, RowsLocked
-from pricing.money import shorten
 from pricing.postgres_server import DatabaseTimes, PostgreSQLServer
 from pricing.postgres_url import read_postgres_url
 from pricing.prepared import Link, PreparedValue
+from storage.errors import InvalidSetting, LedgerUnavailable, RowsLocked
+from storage.text import shorten
 
 # SQLSTATE -> what to say (https://www.postgresql.org/docs/current/errcodes-appendix.html). The longest prefix wins.
 _POSTGRESQL_AWAY: Final = {

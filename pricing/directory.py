@@ -13,14 +13,15 @@ from sqlalchemy import Row, select
 from pricing import tables
 from pricing.clock import Clock, monotonic, system_clock
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable
 from pricing.key import Key, key_of
 from pricing.prepared import PreparedValue
 from pricing.secret import SECRET_LENGTH_MAX, hash_secret, is_well_formed
+from storage.errors import LedgerUnavailable
+from storage.schema import meta
 
 logger = logging.getLogger(__name__)
 
-_VERSION: Final = PreparedValue(select(tables.meta.c.directory_version))
+_VERSION: Final = PreparedValue(select(meta.c.directory_version))
 _RESOLVE_MS_APART: Final = 50
 _RETRY_MS: Final = 1_000
 

@@ -1,17 +1,13 @@
-"""Everything that this package raises on purpose.
+"""Everything that this package raises on purpose, beside what `storage.errors` draws.
 
-    PricingError
+    LedgerError (storage)
       InsufficientFunds     the reservation does not fit into what is left            -> 402
-      LedgerUnavailable     the database can't be reached or can't be written         -> 503, Retry-After
-        RowsLocked          another process holds the rows for too long               -> as above
       Overtaken             another process took this one for dead and settled it     -> 503
-      SchemaMismatch        the database's schema is not the one this code needs      -> refuse to start
       DuplicateRequest      this request id was used already                          -> 409
       DuplicateName         an account, key or secret of this name exists             -> 409
       UnknownAccount        no account has this id or name                            -> 404
       UnknownKey            no key has this id or prefix                              -> 404
       InvalidAmount         a sum of money, price or token count that can't be        -> 422
-      InvalidSetting        any other value of an account or key that can't be        -> 422
       MissingPackage        an optional package is needed for this                    -> say which
 
 Messages are sentences that say what to do next. None holds a secret or a database password.
@@ -21,28 +17,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pricing.money import InvalidAmount, Picodollars, PricingError, format_usd
-
-__all__ = [
-    "DuplicateName",
-    "DuplicateRequest",
-    "InsufficientFunds",
-    "InvalidAmount",
-    "InvalidSetting",
-    "LedgerUnavailable",
-    "MissingPackage",
-    "Overtaken",
-    "PricingError",
-    "RowsLocked",
-    "SchemaMismatch",
-    "UnknownAccount",
-    "UnknownKey",
-]
+from pricing.money import Picodollars, format_usd
+from storage.errors import LedgerError
 
 Scope = Literal["account", "key"]
 
 
-class InsufficientFunds(PricingError):
+class InsufficientFunds(LedgerError):
     """The worst case of a request is more than what its account or key has left.
 
     `needed` and `left` are picodollars; `scope` says whose limit it was.
@@ -58,33 +39,14 @@ class InsufficientFunds(PricingError):
         )
 
 
-class LedgerUnavailable(PricingError):
-    """The database is away, full or read-only. `retry_after_s` is whole seconds, for a Retry-After header."""
-
-    def __init__(self, reason: str, retry_after_s: int = 2) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(f"The ledger is not available ({reason}). Try again in {retry_after_s} s.")
-
-
-class RowsLocked(LedgerUnavailable):
-    """Another process holds rows (or a table) that were needed, and nothing was done; the database itself works."""
-
-    def __init__(self) -> None:
-        super().__init__("another process holds the rows")
-
-
-class Overtaken(PricingError):
+class Overtaken(LedgerError):
     """This process stood still for longer than its lease, and another one has settled the request meanwhile."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The request {request_id!r} was settled as interrupted by another process. Send it again.")
 
 
-class SchemaMismatch(PricingError):
-    """The schema is older than this code needs, or newer than it can work with; the sentence says what to run."""
-
-
-class DuplicateRequest(PricingError):
+class DuplicateRequest(LedgerError):
     """A request with this id is running or was settled within the last days."""
 
     def __init__(self, request_id: str) -> None:
@@ -92,21 +54,17 @@ class DuplicateRequest(PricingError):
         super().__init__(f"A request with the id {request_id!r} exists already; send another id or none.")
 
 
-class DuplicateName(PricingError):
+class DuplicateName(LedgerError):
     """The name (or the secret) is taken."""
 
 
-class UnknownAccount(PricingError):
+class UnknownAccount(LedgerError):
     """No such account."""
 
 
-class UnknownKey(PricingError):
+class UnknownKey(LedgerError):
     """No such key."""
 
 
-class InvalidSetting(PricingError):
-    """A value of an account or a key is out of its range."""
-
-
-class MissingPackage(PricingError):
+class MissingPackage(LedgerError):
     """An optional package is not installed; the sentence says which."""

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, cast
 from sqlalchemy import ColumnElement, Row, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pricing import tables
+from gateway.idempotency_table import idempotency
 from pricing.clock import Clock, system_clock
 from pricing.database import Database
 
@@ -74,7 +74,7 @@ class IdempotencyStore:
             "created_at": now,
             "expires_at": now + life_ms,
         }
-        table = tables.idempotency
+        table = idempotency
         # The two dialects spell this statement alike but don't share its class.
         upsert = postgresql.insert(table) if self._database.is_postgresql else sqlite.insert(table)
         free = upsert.values(values).on_conflict_do_nothing().returning(table.c.request_id)
@@ -93,7 +93,7 @@ class IdempotencyStore:
     async def take_over(self, claim: Claim, body_hash: bytes, request_id: str, *, life_ms: int) -> bool:
         """Put a new request in the place of one that came to nothing; False if somebody else was faster."""
         now = self._clock()
-        table = tables.idempotency
+        table = idempotency
         changed = (
             update(table)
             .where(_is(claim.key_id, claim.name), table.c.request_id == claim.request_id, table.c.state != "done")
@@ -128,13 +128,13 @@ class IdempotencyStore:
 
     async def release(self, key_id: int, name: str, request_id: str) -> None:
         """It came to nothing and wasn't charged: the next one may run."""
-        table = tables.idempotency
+        table = idempotency
         async with self._database.write() as connection:
             await connection.execute(delete(table).where(_is(key_id, name), table.c.request_id == request_id))
 
     async def purge(self) -> int:
         """Remove expired claims; give their number."""
-        table = tables.idempotency
+        table = idempotency
         old = (
             select(table.c.key_id, table.c.idempotency_key)
             .where(table.c.expires_at <= self._clock())
@@ -152,14 +152,14 @@ class IdempotencyStore:
                 return removed
 
     async def _end(self, key_id: int, name: str, request_id: str, **values: object) -> None:
-        table = tables.idempotency
+        table = idempotency
         mine = and_(_is(key_id, name), table.c.request_id == request_id)
         async with self._database.write() as connection:
             await connection.execute(update(table).where(mine).values(**values))
 
 
 def _is(key_id: int, name: str) -> ColumnElement[bool]:
-    table = tables.idempotency
+    table = idempotency
     return and_(table.c.key_id == key_id, table.c.idempotency_key == name)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import Row
 
 from pricing.balance import NO_LIMIT, Limit, LimitKind
-from pricing.errors import InvalidSetting
 from pricing.money import Picodollars
+from storage.errors import InvalidSetting
 
 Role = Literal["user", "admin"]
 

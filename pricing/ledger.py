@@ -19,7 +19,7 @@ import logging
 
 from pricing.cost import worst_case
 from pricing.database import Database
-from pricing.errors import DuplicateRequest, LedgerUnavailable
+from pricing.errors import DuplicateRequest
 from pricing.migrations import check
 from pricing.process import Process
 from pricing.recovery import Recovery
@@ -27,6 +27,7 @@ from pricing.reservation import Reservation, ReserveRequest
 from pricing.retention import Retention
 from pricing.settings import LedgerSettings
 from pricing.writer import Writer
+from storage.errors import LedgerUnavailable
 
 __all__ = ["Ledger", "LedgerSettings"]
 

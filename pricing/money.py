@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final, NewType
 
+from storage.errors import LedgerError
+from storage.text import shorten
+
 Picodollars = NewType("Picodollars", int)
 
 PICODOLLARS_PER_USD: Final = 10**12
@@ -18,11 +21,7 @@ _DECIMALS_MAX: Final = 12
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,9})(?:\.([0-9]{1,12}))?", re.ASCII)
 
 
-class PricingError(Exception):
-    """Whatever this package raises on purpose; the tree is drawn in `pricing.errors`."""
-
-
-class InvalidAmount(PricingError, ValueError):
+class InvalidAmount(LedgerError, ValueError):
     """A sum of money, a price or a token count that can't be."""
 
 
@@ -57,9 +56,3 @@ def format_usd(amount: Picodollars) -> str:
 def usd_number(amount: Picodollars) -> float:
     """The nearest float, only for a number in JSON (`estimated_cost`). Never calculate with it."""
     return amount / PICODOLLARS_PER_USD
-
-
-def shorten(value: object, length_max: int = 60) -> str:
-    """What was sent, quoted, and cut so that an error message stays small."""
-    text = repr(value[: length_max + 1] if isinstance(value, str) else value)
-    return text if len(text) <= length_max else f"{text[:length_max]}..."

@@ -20,8 +20,8 @@ from typing import Final
 
 import asyncpg
 
-from pricing.errors import InvalidSetting
 from pricing.postgres_url import PostgreSQLAddress
+from storage.errors import InvalidSetting
 
 logger = logging.getLogger(__name__)
 

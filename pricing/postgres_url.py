@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from pricing.errors import InvalidSetting
-from pricing.money import shorten
+from storage.errors import InvalidSetting
+from storage.text import shorten
 
 # A password may hold anything but "@", as in SQLAlchemy's URLs; several hosts are separated by commas.
 _URL: Final = re.compile(

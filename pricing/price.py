@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pricing.money import InvalidAmount, Picodollars, parse_usd, shorten
+from pricing.money import InvalidAmount, Picodollars, parse_usd
+from storage.text import shorten
 
 _TOKENS_PER_PRICE: Final = 10**6
 _PRICE_USD_PER_MILLION_MAX: Final = 100_000  # far above any model; keeps the worst case of a request in a BIGINT

@@ -11,11 +11,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from pricing.cost import NO_TOKENS, Tokens, cost
-from pricing.errors import LedgerUnavailable, Overtaken, PricingError
+from pricing.errors import Overtaken
 from pricing.key import Key
 from pricing.money import Picodollars
 from pricing.price import Price
 from pricing.text import checked_name
+from storage.errors import LedgerError, LedgerUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Reservation:
         self.final: Final | None = None
         self._keeper = keeper
         self._overtaken: Callable[[], None] | None = None
-        self._refusal: PricingError | None = None
+        self._refusal: LedgerError | None = None
         self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def stands(self) -> None:
@@ -193,7 +194,7 @@ class Reservation:
         key = self.request.key
         return Final(self.request_id, key.account_id, key.id, tokens, charge, outcome, reason)
 
-    def decide(self, refusal: PricingError | None) -> None:
+    def decide(self, refusal: LedgerError | None) -> None:
         """For the writer alone: the reservation is durable, or refused."""
         if not self._decided.done():
             self._refusal = refusal

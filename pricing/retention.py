@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pricing import tables
 from pricing.clock import MS_PER_DAY, Clock, day_name, month_start, next_month_start
 from pricing.database import Database
-from pricing.errors import RowsLocked
+from storage.errors import RowsLocked
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import secrets
 import zlib
 from typing import Final
 
-from pricing.errors import InvalidSetting
+from storage.errors import InvalidSetting
 
 _START: Final = "fb-"
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

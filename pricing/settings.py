@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pricing.clock import Clock, monotonic, system_clock
-from pricing.errors import InvalidSetting
+from storage.errors import InvalidSetting
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,12 @@ checkpoints, which hold no other lock, change theirs in the order of request ids
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -25,10 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-metadata: Final = MetaData()
-
-# SQLite numbers rows by itself only in a column declared exactly INTEGER.
-_Id = BigInteger().with_variant(Integer(), "sqlite")
+from storage.schema import Id, metadata
 
 
 def _standing() -> list[Column[str] | Column[int]]:
@@ -64,20 +57,10 @@ def _request() -> list[Column[str] | Column[int]]:
     ]
 
 
-# One row. `directory_version` counts changes of accounts and keys; whoever changes one holds this row's lock until it
-# commits, so that versions become visible in their order and a reader of "all after N" misses none.
-meta = Table(
-    "meta",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("directory_version", BigInteger, nullable=False),
-    Column("compatible_from", String(32), nullable=False),
-)
-
 accounts = Table(
     "accounts",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     *_standing(),
     Column("created_at", BigInteger, nullable=False),
@@ -88,7 +71,7 @@ accounts = Table(
 keys = Table(
     "keys",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
     Column("name", String(200), nullable=False),
     Column("prefix", String(16), nullable=False),
@@ -120,7 +103,7 @@ keys = Table(
 credits = Table(
     "credits",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("reference", String(200)),
@@ -132,7 +115,7 @@ credits = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("actor", String(200), nullable=False),
     Column("action", String(64), nullable=False),
@@ -200,39 +183,4 @@ usage_daily = Table(
     PrimaryKeyConstraint("key_id", "day", "model", "account_id"),
     Index("usage_daily_by_account", "account_id", "day"),
     Index("usage_daily_by_day", "day"),
-)
-
-# For the gateway: calls to make when a request is done, and answers to give again. They live in this schema so that
-# one migration history covers the database.
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("request_id", String(128), nullable=False),
-    Column("key_id", BigInteger, nullable=False),
-    Column("url", Text, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("next_attempt_at", BigInteger, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("last_error", Text),
-    Column("created_at", BigInteger, nullable=False),
-    Index("webhooks_by_due", "state", "next_attempt_at"),
-)
-
-idempotency = Table(
-    "idempotency",
-    metadata,
-    Column("key_id", BigInteger, nullable=False),
-    Column("idempotency_key", String(255), nullable=False),
-    Column("body_hash", LargeBinary(32), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("request_id", String(128), nullable=False),
-    Column("response", LargeBinary),
-    Column("status", Integer),
-    Column("content_type", String(128)),
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
-    PrimaryKeyConstraint("key_id", "idempotency_key"),
-    Index("idempotency_by_expiry", "expires_at"),
 )

@@ -1,14 +1,9 @@
-"""Strings from outside, made fit for both databases."""
+"""Names from outside."""
 
 from __future__ import annotations
 
-from pricing.errors import InvalidSetting
-from pricing.money import shorten
-
-
-def stored(text: str, length_max: int) -> str:
-    """Cut to `length_max` characters, with what PostgreSQL can't hold (NUL, lone surrogates) replaced."""
-    return text[:length_max].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+from storage.errors import InvalidSetting
+from storage.text import shorten
 
 
 def checked_name(what: str, name: str, length_max: int = 200) -> str:

@@ -15,13 +15,13 @@ from pricing.clock import monotonic
 from pricing.commit import Batch, Written, commit, missing_entries, write_checkpoints
 from pricing.cost import NO_TOKENS
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable, RowsLocked
 from pricing.known import KnownBalances
 from pricing.money import Picodollars
 from pricing.process import Process
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.settings import LedgerSettings
+from storage.errors import LedgerUnavailable, RowsLocked
 
 logger = logging.getLogger(__name__)
 

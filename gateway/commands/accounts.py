@@ -8,9 +8,10 @@ from gateway.commands.common import add_database_flags, iso_time, open_database,
 from gateway.commands.limits import add_limit_flags, limit_of, limit_text
 from pricing.accounts import Account, Accounts
 from pricing.balance import Limit, LimitKind
-from pricing.errors import InvalidSetting, UnknownAccount
+from pricing.errors import UnknownAccount
 from pricing.money import format_usd, parse_usd
 from pricing.text import checked_name
+from storage.errors import InvalidSetting
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

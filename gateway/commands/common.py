@@ -20,7 +20,7 @@ def add_database_flags(parser: argparse.ArgumentParser) -> None:
 
 @asynccontextmanager
 async def open_database(options: argparse.Namespace) -> AsyncIterator[Database]:
-    """The database of the settings, its schema up to date. Raises SettingsError and PricingError."""
+    """The database of the settings, its schema up to date. Raises SettingsError and LedgerError."""
     async with ledger_database(settings_of(options)) as database:
         yield database
 

@@ -13,10 +13,12 @@ from gateway.commands.settings_flags import add_settings, settings_of
 from pricing.accounts import Account, Accounts
 from pricing.clock import start_of, system_clock
 from pricing.database import Database
-from pricing.errors import InvalidSetting, UnknownAccount, UnknownKey
+from pricing.errors import UnknownAccount, UnknownKey
 from pricing.keys import Key, Keys, KeyTerms, NewKey, Role
-from pricing.money import format_usd, shorten
+from pricing.money import format_usd
 from pricing.text import checked_name
+from storage.errors import InvalidSetting
+from storage.text import shorten
 
 GRACE_HOURS_MAX = 90 * 24
 SHOWN_MAX = 13  # a prefix in its quotes

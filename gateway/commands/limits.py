@@ -3,8 +3,8 @@
 import argparse
 
 from pricing.balance import NO_LIMIT, Limit, LimitKind
-from pricing.errors import InvalidSetting
 from pricing.money import format_usd, parse_usd
+from storage.errors import InvalidSetting
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,11 @@ from typing import BinaryIO
 from gateway.commands.common import add_database_flags, open_database, show_rows
 from gateway.settings import SettingsError
 from pricing.accounts import Accounts
-from pricing.errors import InvalidSetting
 from pricing.export import export_csv, export_parquet
 from pricing.keys import Keys
 from pricing.money import format_usd
 from pricing.usage import Dimension, Usage, UsageTotal
+from storage.errors import InvalidSetting
 
 DIMENSIONS: tuple[Dimension, ...] = ("day", "account", "key", "model")
 

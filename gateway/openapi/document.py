@@ -13,11 +13,11 @@ from gateway.auth import OPEN_PATHS
 from gateway.catalog import Catalog, Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
-from gateway.openapi.operation import EVENTS, JSON, Operation, operation_of
-from gateway.protocol.answers import Error
 from gateway.protocol.body import Body, RequestBody
-from gateway.protocol.models import body_schema
+from gateway.protocol.operation import EVENTS, JSON, Operation, operation_of
 from gateway.protocol.schema import schema_of
+from gateway.schemas.models import body_schema
+from gateway.schemas.openai import Error
 
 REFERENCE = "#/components/schemas/{model}"
 

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from gateway.openapi.common import ERRORS, Fields
-from gateway.openapi.operation import EVENTS
+from gateway.protocol.operation import EVENTS
 
 METHODS = ("get", "post", "put", "patch", "delete")
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -91,12 +91,6 @@ def check(
     return checked, (*unusable, *strangers)
 
 
-def first_fault(error: ValidationError) -> ErrorDetails:
-    """The one to tell: a field that doesn't exist explains the missing one beside it."""
-    faults = error.errors(include_url=False)
-    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-
-
 def _refusals(model: type[RequestBody], values: JSONObject, profile: Profile) -> list[InvalidRequest]:
     lacking = sorted(name for name in profile.lacks(model.ROUTE) if name in values)
     asked = [

@@ -4,11 +4,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from gateway.openapi.operation import JSON, Operation, documented
 from gateway.protocol import admin as protocol
-from gateway.protocol import admin_answers as answers
+from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes import admin_reports
 from gateway.routes.admin_common import TAG, actor_of, gateway_of, id_of, page, read_body_as, read_query
+from gateway.schemas import admin as answers
 from pricing.accounts import Account, Accounts
 from pricing.key import Key, NewKey
 from pricing.keys import Keys

@@ -8,11 +8,11 @@ from typing import IO
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from gateway.openapi.operation import JSON, Operation, documented
 from gateway.protocol import admin as protocol
-from gateway.protocol import admin_answers as answers
+from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes.admin_common import TAG, gateway_of, page, read_query
 from gateway.routes.usage import TOTALS, report
+from gateway.schemas import admin as answers
 from pricing.audit import AuditLog
 from pricing.export import ExportFilter, export_csv, export_parquet
 

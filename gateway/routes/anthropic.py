@@ -1,15 +1,15 @@
 """Anthropic's Messages API, under `/v1/messages` and `/anthropic/v1/messages`."""
 
 from engine.formats import messages_format
+from gateway.encoders.usage import usage_fields
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
-from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.protocol import anthropic_answers as answers
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
-from gateway.protocol.usage import usage_fields
+from gateway.protocol.operation import EVENTS, JSON, Operation, documented
 from gateway.routes.common import new_id
+from gateway.schemas import anthropic as answers
 
 TAG = "Anthropic"
 ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)

@@ -11,9 +11,9 @@ from gateway.catalog import Catalog
 from gateway.openapi import page
 from gateway.openapi.common import Fields
 from gateway.openapi.document import build
-from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol.answers import Root
-from gateway.protocol.models import catalog_model
+from gateway.protocol.operation import JSON, Operation, documented
+from gateway.schemas.models import catalog_model
+from gateway.schemas.openai import Root
 
 TAG = "Operation"
 

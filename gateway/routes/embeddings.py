@@ -1,14 +1,15 @@
 """OpenAI's embeddings, under `/v1/embeddings` and `/v1/openai/embeddings`, for cards with `task = "embed"`."""
 
 from engine.base import Prompt, Sampling
+from gateway.encoders.embeddings import embeddings as answer
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Embedding, Part
 from gateway.jobs import check_fits
-from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
-from gateway.protocol.embeddings import embeddings as answer
+from gateway.protocol.embeddings import EmbeddingsBody
+from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes.common import new_id
+from gateway.schemas.embeddings import Embeddings
 
 NOTHING = Sampling(max_tokens=0)
 

@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.base import EngineState
-from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol.answers import Health, Liveness
+from gateway.protocol.operation import JSON, Operation, documented
+from gateway.schemas.openai import Health, Liveness
 from gateway.state import Gateway
 
 TAG = "Operation"

@@ -6,8 +6,9 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.catalog import Model
 from gateway.errors import NotFound
-from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol.models import (
+from gateway.protocol.operation import JSON, Operation, documented
+from gateway.routes.documents import documents_of
+from gateway.schemas.models import (
     CatalogEntry,
     CatalogModel,
     ModelCard,
@@ -15,7 +16,6 @@ from gateway.protocol.models import (
     catalog_entry,
     model_card,
 )
-from gateway.routes.documents import documents_of
 from gateway.state import Gateway
 from pricing.keys import Key
 

@@ -3,15 +3,15 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from gateway.encoders.native import NativeEvents, native_result, queued
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
-from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.protocol import answers
 from gateway.protocol.native import NativeBody
-from gateway.protocol.native_answer import NativeEvents, native_result, queued
+from gateway.protocol.operation import EVENTS, JSON, Operation, documented
 from gateway.routes.common import new_id
+from gateway.schemas import openai as answers
 from gateway.state import Gateway
 
 TAG = "Native"

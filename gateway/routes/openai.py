@@ -1,16 +1,16 @@
 """The OpenAI routes, under `/v1/` and `/v1/openai/`."""
 
+from gateway.encoders.chat import ChatChunks, chat_completion
+from gateway.encoders.completions import CompletionChunks, completion
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
-from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.protocol import answers
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.chat_answer import ChatChunks, chat_completion
 from gateway.protocol.completions import CompletionBody
-from gateway.protocol.completions_answer import CompletionChunks, completion
+from gateway.protocol.operation import EVENTS, JSON, Operation, documented
 from gateway.routes.common import new_id
+from gateway.schemas import openai as answers
 
 TAG = "Chat and completions"
 

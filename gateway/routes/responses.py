@@ -1,15 +1,15 @@
 """OpenAI's Responses API, under `/v1/responses` and `/v1/openai/responses`. Nothing is kept on the server."""
 
 from engine.formats import responses_format
+from gateway.encoders.responses import ResponseEvents, response
 from gateway.exchange import Exchange
 from gateway.fleet import Served
 from gateway.generations import Part
 from gateway.jobs import fit_to_context
-from gateway.openapi.operation import EVENTS, JSON, Operation, documented
-from gateway.protocol import response_answers as answers
+from gateway.protocol.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol.responses import ResponsesBody
-from gateway.protocol.responses_answer import ResponseEvents, response
 from gateway.routes.common import new_id
+from gateway.schemas import responses as answers
 
 
 @documented(

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import NotFound
-from gateway.openapi.operation import JSON, Operation, documented
-from gateway.protocol import admin_answers as answers
 from gateway.protocol.admin import OwnUsageQuery, UsageQuery
 from gateway.protocol.checks import validate
-from gateway.protocol.usage_report import request_fields, usage_csv, usage_report
+from gateway.protocol.operation import JSON, Operation, documented
+from gateway.schemas import admin as answers
+from gateway.schemas.usage_report import request_fields, usage_csv, usage_report
 from gateway.state import Gateway
 from pricing.keys import Key
 from pricing.usage import Dimension, Usage

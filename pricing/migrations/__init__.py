@@ -16,10 +16,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
-from pricing import tables
 from pricing.database import Database
-from pricing.errors import SchemaMismatch
 from pricing.postgres_server import DatabaseTimes
+from storage.errors import SchemaMismatch
+from storage.schema import meta
 
 REVISION: Final = "0001"
 """The schema that this code is written for."""
@@ -55,7 +55,7 @@ async def check(database: Database) -> None:
                 f"The database's schema is at revision {found} and this version of Farebox needs {REVISION}. "
                 "Run `farebox db upgrade`."
             )
-        oldest = (await connection.execute(select(tables.meta.c.compatible_from))).scalar_one()
+        oldest = (await connection.execute(select(meta.c.compatible_from))).scalar_one()
     if oldest > REVISION:
         raise SchemaMismatch(
             f"The database's schema is at revision {found}, which works with versions of Farebox for revision {oldest} "

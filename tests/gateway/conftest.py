@@ -27,9 +27,9 @@ from gateway.public_http import Resolve, system_resolve
 from gateway.server import listen
 from gateway.settings import Settings
 from gateway.state import Gateway
-from pricing import tables
 from pricing.database import Database
 from pricing.keys import Key, Keys, KeyTerms
+from storage.schema import metadata
 
 DEMO = "farebox/demo"
 LLAMA2 = "meta-llama/Llama-2-70b-chat-hf"
@@ -92,7 +92,7 @@ async def rows(url: str, table: str) -> list[dict[str, Any]]:
     """All rows of a table of the database."""
     database = await Database.open(url)
     async with database.read() as connection:
-        found = [dict(row._mapping) for row in await connection.execute(select(tables.metadata.tables[table]))]
+        found = [dict(row._mapping) for row in await connection.execute(select(metadata.tables[table]))]
     await database.close()
     return found
 

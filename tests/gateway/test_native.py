@@ -8,9 +8,9 @@ import pytest
 from engine.script import HANG, RequestScript, Script, emit, fail, finish
 from engine.tokens import Token
 from gateway.catalog import shipped_cards
+from gateway.encoders.token_texts import shares
 from gateway.parameters import Parameter, shipped_profiles
 from gateway.protocol.native import NativeBody
-from gateway.protocol.token_texts import shares
 from pricing.price import Price
 from tests.gateway.checking import validate
 from tests.gateway.conftest import LLAMA2, GatewayServer, GatewayServers

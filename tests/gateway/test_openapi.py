@@ -23,10 +23,10 @@ from gateway.app import create_app
 from gateway.catalog import Model
 from gateway.errors import GatewayError
 from gateway.openapi.document import class_names
-from gateway.openapi.operation import operation_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import parse_json, with_ranges
-from gateway.protocol.models import body_schema
+from gateway.protocol.operation import operation_of
+from gateway.schemas.models import body_schema
 from tests.gateway.checking import validate
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 from tests.gateway.test_fuzz import VALID, WRONG, places, replaced

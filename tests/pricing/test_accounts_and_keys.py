@@ -9,11 +9,12 @@ import pytest
 
 from pricing.audit import AuditLog
 from pricing.balance import NO_LIMIT, Limit, LimitKind
-from pricing.errors import DuplicateName, InvalidAmount, InvalidSetting, UnknownAccount, UnknownKey
+from pricing.errors import DuplicateName, UnknownAccount, UnknownKey
 from pricing.key import KeyTerms
-from pricing.money import Picodollars, parse_usd
+from pricing.money import InvalidAmount, Picodollars, parse_usd
 from pricing.reservation import Outcome
 from pricing.secret import check_registered, hash_secret, is_well_formed, new_secret, prefix_of
+from storage.errors import InvalidSetting
 from tests.pricing.ledger_world import DAY, NOON, TOKEN, World, used
 
 FIVE_USD = parse_usd("5")

@@ -16,11 +16,11 @@ import asyncpg
 import pytest
 
 from pricing.database import Database
-from pricing.errors import LedgerUnavailable, RowsLocked
 from pricing.keys import Key
 from pricing.ledger import Ledger, LedgerSettings
 from pricing.postgres_server import DatabaseTimes
 from pricing.reservation import Outcome
+from storage.errors import LedgerUnavailable, RowsLocked
 from tests.pricing.ledger_world import World, used
 
 pytestmark = pytest.mark.parametrize("fresh_url", ["postgresql"], indirect=True)

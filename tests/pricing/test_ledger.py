@@ -10,19 +10,13 @@ import pytest
 from pricing.balance import NO_LIMIT, Limit, LimitKind
 from pricing.clock import month_start
 from pricing.cost import Tokens
-from pricing.errors import (
-    DuplicateRequest,
-    InsufficientFunds,
-    InvalidAmount,
-    InvalidSetting,
-    LedgerUnavailable,
-    UnknownKey,
-)
+from pricing.errors import DuplicateRequest, InsufficientFunds, UnknownKey
 from pricing.key import Key, KeyTerms
 from pricing.ledger import Ledger
-from pricing.money import Picodollars
+from pricing.money import InvalidAmount, Picodollars
 from pricing.reservation import Outcome, Reservation
 from pricing.usage import Usage
+from storage.errors import InvalidSetting, LedgerUnavailable
 from tests.pricing.ledger_world import DAY, HOUR, NOON, PRICE, TOKEN, World, quick, used
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pricing.database import Database
-from pricing.errors import InvalidSetting
 from pricing.postgres_url import read_postgres_url
+from storage.errors import InvalidSetting
 from tests.postgres import PostgresServer
 
 BASE = "postgresql://u:hunter2@127.0.0.1:1/x"

@@ -11,11 +11,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
-from pricing import tables
+import gateway.idempotency_table
+import gateway.webhook_table  # noqa: F401
 from pricing.database import Database
-from pricing.errors import SchemaMismatch
 from pricing.ledger import Ledger
 from pricing.migrations import REVISION, check, upgrade
+from storage.errors import SchemaMismatch
+from storage.schema import meta, metadata
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World
 
@@ -48,10 +50,10 @@ async def test_an_empty_database_is_told_what_to_run_and_upgraded(empty: Databas
 async def test_the_migrations_make_the_tables_that_the_code_uses(world: World) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"include_name": is_ours, "compare_type": True})
-        return list(compare_metadata(context, tables.metadata))
+        return list(compare_metadata(context, metadata))
 
     def is_ours(name: str | None, type_: str, _: object) -> bool:
-        return type_ != "table" or name in tables.metadata.tables  # PostgreSQL's partitions are tables, too
+        return type_ != "table" or name in metadata.tables  # PostgreSQL's partitions are tables, too
 
     async with world.database.read() as connection:
         assert await connection.run_sync(differences) == []
@@ -90,4 +92,4 @@ async def test_sqlite_survives_a_power_cut_by_its_settings(world: World) -> None
     async with world.database.read() as connection:
         found = [await connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")]
         assert found == ["wal", 2]
-        assert (await connection.execute(select(tables.meta.c.directory_version))).scalar_one() == 0
+        assert (await connection.execute(select(meta.c.directory_version))).scalar_one() == 0

@@ -9,10 +9,10 @@ from json.encoder import encode_basestring as quote
 from engine.base import Delta, FinishReason, ToolCallDelta
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
+from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
+from gateway.encoders.usage import usage_fields
 from gateway.metered import Metered
 from gateway.protocol.chat import ChatBody
-from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
-from gateway.protocol.usage import usage_fields
 
 
 @dataclass(slots=True)

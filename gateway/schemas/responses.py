@@ -1,10 +1,10 @@
-"""The shapes of what the Responses API gives, for the documents; see `gateway.protocol.answers`."""
+"""The shapes of what the Responses API gives, for the documents; see `gateway.schemas.openai`."""
 
 from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.protocol.answers import ChatLogprob
+from gateway.schemas.openai import ChatLogprob
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete"]
 

@@ -5,13 +5,14 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from gateway.catalog import Model
-from gateway.protocol import answers
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
-from gateway.protocol.embeddings import Embeddings, EmbeddingsBody
+from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
+from gateway.schemas import openai as answers
+from gateway.schemas.embeddings import Embeddings
 from pricing.price import Price
 
 PICODOLLARS_PER_CENT = 10**10

@@ -8,12 +8,12 @@ from json.encoder import encode_basestring as quote
 from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
+from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
+from gateway.encoders.token_texts import shares
+from gateway.encoders.usage import usage_fields
 from gateway.metered import Metered
-from gateway.protocol.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.token_json import TokenJSON
-from gateway.protocol.token_texts import shares
-from gateway.protocol.usage import usage_fields
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The shapes of what Anthropic's clients get, for the documents; see `gateway.protocol.answers`."""
+"""The shapes of what Anthropic's clients get, for the documents; see `gateway.schemas.openai`."""
 
 from typing import Literal, NotRequired
 

@@ -4,8 +4,8 @@ import json
 import time
 from json.encoder import encode_basestring as quote
 
+from gateway.encoders.usage import usage_fields
 from gateway.metered import Metered
-from gateway.protocol.usage import usage_fields
 
 DONE = b"data: [DONE]\n\n"
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.protocol.answers import PromptTokensDetails
+from gateway.schemas.openai import PromptTokensDetails
 from pricing.balance import LimitKind
 from pricing.key import Role
 

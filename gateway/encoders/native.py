@@ -9,9 +9,9 @@ from typing import Literal
 from engine.base import Delta, TokenCounts
 from engine.event_text import event_bytes
 from engine.tokens import Token
+from gateway.encoders.token_texts import shares
 from gateway.jobs import Job
 from gateway.metered import Metered
-from gateway.protocol.token_texts import shares
 from pricing.money import Picodollars, usd_number
 
 Status = Literal["queued", "succeeded", "failed"]

@@ -1,0 +1,1 @@
+"""The database: connections, drivers, statements and migrations. The tables belong to the packages that write them."""
