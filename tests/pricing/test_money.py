@@ -118,7 +118,7 @@ def test_a_worst_case_beyond_the_ledger_is_refused() -> None:
 
 def test_no_float_touches_money() -> None:
     """Division and float literals appear in `usd_number`, and elsewhere only where milliseconds become seconds."""
-    allowed = {"money.py": 1, "writer.py": 5, "ledger.py": 2, "directory.py": 2, "drivers.py": 2}
+    allowed = {"money.py": 1, "writer.py": 6, "ledger.py": 2, "directory.py": 2, "drivers.py": 2}
     for path in Path(pricing.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text())
         found = [
