@@ -39,6 +39,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 COPY gateway ./gateway
 COPY engine ./engine
 COPY pricing ./pricing
+COPY storage ./storage
 RUN uv pip install --python /opt/farebox/bin/python --no-deps --build-constraint "requirements/$BUILD.lock" .
 
 # ---------------------------------------------------------------------------------------------------------------------

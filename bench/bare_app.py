@@ -64,7 +64,7 @@ def serve_corked(port: int) -> None:
     """uvicorn as the gateway runs it."""
     import uvicorn
 
-    from gateway.connections import connection_class
+    from gateway.process.connections import connection_class
 
     protocol = connection_class(headers_seconds_max=20.0)
     uvicorn.run(app, port=port, loop="uvloop", http=protocol, ws="none", access_log=False, log_config=None)

@@ -1,4 +1,4 @@
-"""What `gateway.corked.Corked` saves: the gateway with and without it, in pairs, on the scripted engine.
+"""What `gateway.process.corked.Corked` saves: the gateway with and without it, in pairs, on the scripted engine.
 
 python -m bench.corked [--pairs 8]: CPU and write calls of the gateway's process for each request. Without vLLM the
 front end is all there is, so that the share is larger than in service; the microseconds are the same.
@@ -30,12 +30,12 @@ async def serve(corked: bool, tokens: int) -> None:
     from engine.base import EngineSpec
     from engine.script import RequestScript, Script, Step
     from engine.scripted import ScriptedEngine
-    from gateway import connections
-    from gateway.assembly import open_gateway
-    from gateway.catalog import load_catalog
-    from gateway.fleet import Fleet
-    from gateway.http_server import Server
-    from gateway.server import listen
+    from gateway.models.catalog import load_catalog
+    from gateway.models.fleet import Fleet
+    from gateway.process import connections
+    from gateway.process.assembly import open_gateway
+    from gateway.process.http_server import Server
+    from gateway.process.server import listen
     from gateway.settings import load_settings
 
     if not corked:

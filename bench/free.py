@@ -13,15 +13,15 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from gateway import server
-from gateway.assembly import open_gateway
-from gateway.bootstrap import FirstKeys
-from gateway.fleet import Fleet
-from gateway.logs import configure_logging
-from gateway.pipeline import Pipeline
-from gateway.receipt import Receipt
+from gateway.models.fleet import Fleet
+from gateway.process import server
+from gateway.process.assembly import open_gateway
+from gateway.process.bootstrap import FirstKeys
+from gateway.request.pipeline import Pipeline
 from gateway.settings import load_settings
 from gateway.state import Gateway
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.receipt import Receipt
 from pricing.cost import NO_TOKENS
 from pricing.keys import Key, KeyTerms
 from pricing.money import Picodollars

@@ -22,14 +22,14 @@ from bench.run import postgres
 from pricing.accounts import Accounts
 from pricing.balance import Limit, LimitKind
 from pricing.cost import Tokens
-from pricing.database import Database
 from pricing.keys import Key, Keys, KeyTerms
 from pricing.ledger import Ledger
-from pricing.migrations import upgrade
 from pricing.money import Picodollars, parse_usd
 from pricing.price import Price
 from pricing.reservation import Outcome, ReserveRequest
+from storage.database import Database
 from storage.errors import LedgerError
+from storage.migrations import upgrade
 
 PROCESSES = 2
 

@@ -15,9 +15,9 @@ from vllm.platforms import current_platform
 from vllm.transformers_utils.config import get_config
 
 from engine.base import EngineSpec, JSONValue
-from engine.core import Statistics
 from engine.errors import EngineStartError
 from engine.temperature import NAME as HIGH_TEMPERATURE
+from engine.vllm_internals.core import Statistics
 
 # Card fields that say the same as one of vLLM's options: two places for one fact would have to agree.
 _FIELDS = {
@@ -31,7 +31,8 @@ _FIELDS = {
 # away from whatever else runs there.
 CPU_KV_CACHE_BYTES = 1 << 30
 
-# Threads that make prompts: one for the longest (`engine.quick_rendering`), one for those that shall not wait for them.
+# Threads that make prompts: one for the longest (`engine.vllm_internals.quick_rendering`), one for those that shall not
+# wait for them.
 RENDERERS = 2
 
 # vLLM's name for online FP8 with one scale per tensor; plain "fp8" is deprecated for it in 0.32.
@@ -48,7 +49,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     options.pop("disable_log_stats", None)
     if current_platform.is_cpu():
         if torch.cpu._is_amx_tile_supported():
-            options.setdefault("worker_cls", "engine.cpu_worker.AMXWorker")
+            options.setdefault("worker_cls", "engine.vllm_internals.cpu_worker.AMXWorker")
         # The engine's threads wait for each other by spinning; one core stays for whoever else has work.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
         # Compiling takes minutes on a CPU and gains little for the models that one serves.

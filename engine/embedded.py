@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.loaded import LoadedEngine
     from engine.rendering import VLLMRenderer
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("farebox.engine")
 
 
 class EmbeddedEngine:

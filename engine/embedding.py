@@ -6,10 +6,10 @@ from vllm import PoolingParams
 from vllm.outputs import PoolingRequestOutput
 
 from engine.base import Delta, EmbeddingRequest, Generation, TokenCounts
-from engine.core import Core
 from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.rendering import rendered
+from engine.vllm_internals.core import Core
 
 
 class EmbeddedEmbedding(Generation):

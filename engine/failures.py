@@ -11,7 +11,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from engine.base import Conversation
 from engine.errors import EngineDead, EngineError, EngineOverloaded, GenerationFailed, PromptError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("farebox.engine")
 
 # The nearest ancestor counts, so a subclass stands here only to be seen by the test that compares this table with
 # vLLM's modules: when vLLM grows a class, somebody must decide what it means to a client.

@@ -8,12 +8,12 @@ from typing import NoReturn
 from vllm.v1.engine import FinishReason as EngineFinish
 
 from engine.base import Delta, FinishReason, Generation, TokenCounts
-from engine.core import Core
 from engine.errors import GenerationFailed
 from engine.failures import translate
-from engine.outputs import Inbox, Piece, RawPiece, Scores
 from engine.parsing import ChatContext, ChoiceParser
 from engine.tokens import TokenLogprobs
+from engine.vllm_internals.core import Core
+from engine.vllm_internals.outputs import Inbox, Piece, RawPiece, Scores
 
 # As vLLM's server: JSON has no -inf, and a token that a constraint forbade has it.
 _LOGPROB_MIN = -9999.0

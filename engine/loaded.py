@@ -11,18 +11,18 @@ from vllm import envs
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
-from engine.constraining import Constraining
-from engine.core import Core
 from engine.embedding import EmbeddedEmbedding
 from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
-from engine.outputs import Inbox
-from engine.quick_rendering import quicken
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
 from engine.temperature import VLLM_TEMPERATURE_MAX
+from engine.vllm_internals.constraining import Constraining
+from engine.vllm_internals.core import Core
+from engine.vllm_internals.outputs import Inbox
+from engine.vllm_internals.quick_rendering import quicken
 from engine.vocabulary import TokenizerVocabulary
 
 

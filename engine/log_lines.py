@@ -66,7 +66,7 @@ class Outlet(logging.StreamHandler[TextIO]):
     """Writes records to `stream` (stderr), as this module's docstring says.
 
     `origin` is in every line; each begins with `mark`, and `mark_below` is for the processes that this one starts:
-    `gateway.streams` tells log lines from other output by it. `marker`: see `BeforeRequests`.
+    `gateway.process.streams` tells log lines from other output by it. `marker`: see `BeforeRequests`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from engine.json_text import Mended, mended, whole_characters
 NUMBER_CHARACTERS_MAX = 32
 _WITHIN_NUMBER = re.compile(r"(?<![\w.])-?\d[\d.eE+-]*\Z")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("farebox.engine")
 
 
 @dataclass(frozen=True, slots=True)

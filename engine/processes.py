@@ -10,9 +10,9 @@ from vllm.v1.engine.utils import bind_engine_zmq_listeners, launch_core_engines
 
 from engine.args import engine_args, statistics
 from engine.base import EngineSpec
-from engine.core import Statistics, engine_config
-from engine.lifeline import executor_class
 from engine.seat import Seat
+from engine.vllm_internals.core import Statistics, engine_config
+from engine.vllm_internals.lifeline import executor_class
 
 
 class EngineProcesses:

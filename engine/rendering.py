@@ -23,16 +23,16 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 
 from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
-from engine.constraining import Constraining, HeldTools
-from engine.core import Core
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
 from engine.parsing import ChatContext
-from engine.quick_rendering import take_turns
 from engine.sampling import UNCONSTRAINED, Constraints
+from engine.vllm_internals.constraining import Constraining, HeldTools
+from engine.vllm_internals.core import Core
+from engine.vllm_internals.quick_rendering import take_turns
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("farebox.engine")
 
 # Without a limit the exact length comes back; the gateway compares it with the context.
 _CHAT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)

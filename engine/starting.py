@@ -45,7 +45,7 @@ async def in_daemon_thread(make: Callable[[], Made], discard: Callable[[Made], N
         made: list[Made] = []
         error: Exception | None = None
         try:
-            from engine.lifeline import sheltered_from_ctrl_c
+            from engine.vllm_internals.lifeline import sheltered_from_ctrl_c
 
             with sheltered_from_ctrl_c():
                 made.append(make())

@@ -10,12 +10,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.auth import AuthMiddleware
-from gateway.context import ContextMiddleware
-from gateway.edge import EdgeMiddleware
-from gateway.endpoint import Generating
-from gateway.responses import on_http_exception
+from gateway.errors.responses import on_http_exception
+from gateway.request.auth import AuthMiddleware
+from gateway.request.context import ContextMiddleware
+from gateway.request.edge import EdgeMiddleware
 from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.routes.endpoint import Generating
 from gateway.settings import SettingsError
 from gateway.state import Gateway
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from engine.errors import EngineStartError
-from gateway.catalog import CatalogError
 from gateway.commands import accounts, catalog, db, keys, serve, usage
+from gateway.models.catalog import CatalogError
 from gateway.settings import SettingsError
 from storage.errors import LedgerError
 

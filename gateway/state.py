@@ -3,21 +3,21 @@
 import time
 from dataclasses import dataclass, field
 
-from gateway.catalog import Catalog
 from gateway.errors import falling_behind
-from gateway.fleet import Fleet
-from gateway.idempotency import Idempotency
-from gateway.large_bodies import LargeBodies
-from gateway.limits import RateLimits
-from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline
+from gateway.idempotency.keys import Idempotency
+from gateway.limits.admission import RateLimits
+from gateway.models.catalog import Catalog
+from gateway.models.fleet import Fleet
+from gateway.request.large_bodies import LargeBodies
+from gateway.request.pipeline import Pipeline
 from gateway.settings import Settings
-from gateway.tracing import Tracing
-from gateway.watchdog import LoopWatch
-from gateway.webhooks import Webhooks
-from pricing.database import Database
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.watchdog import LoopWatch
+from gateway.webhooks.delivery import Webhooks
 from pricing.directory import KeyDirectory
 from pricing.ledger import Ledger
+from storage.database import Database
 
 
 @dataclass(slots=True)

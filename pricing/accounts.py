@@ -14,11 +14,11 @@ from pricing import tables
 from pricing.audit import change, record_change
 from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
 from pricing.clock import Clock, day_start, month_start, system_clock
-from pricing.database import Database, padded
 from pricing.errors import DuplicateName, UnknownAccount
 from pricing.money import PICODOLLARS_MAX, InvalidAmount, Picodollars, format_usd
 from pricing.standing import balance_of, fresh_columns, replace_limit
 from pricing.text import checked_name
+from storage.database import Database, padded
 from storage.errors import InvalidSetting
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
-from pricing.database import Database
 from pricing.text import checked_name
+from storage.database import Database
 from storage.schema import meta
 
 Change = tuple[object, object]

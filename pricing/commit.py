@@ -12,13 +12,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pricing import tables
 from pricing.clock import MS_PER_DAY, day_name
-from pricing.database import Database, padded
 from pricing.errors import DuplicateRequest, Scope, UnknownKey
-from pricing.prepared import Link, PreparedChange, PreparedQuery, Row, dialect_of
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, held_by_others, lock, write_back
+from storage.database import Database, padded
 from storage.errors import LedgerError, LedgerUnavailable, RowsLocked
+from storage.statements import Link, PreparedChange, PreparedQuery, Row, dialect_of
 from storage.text import stored
 
 DUPLICATE_DAYS: Final = 2

@@ -12,14 +12,14 @@ from sqlalchemy import Row, select
 
 from pricing import tables
 from pricing.clock import Clock, monotonic, system_clock
-from pricing.database import Database
 from pricing.key import Key, key_of
-from pricing.prepared import PreparedValue
 from pricing.secret import SECRET_LENGTH_MAX, hash_secret, is_well_formed
+from storage.database import Database
 from storage.errors import LedgerUnavailable
 from storage.schema import meta
+from storage.statements import PreparedValue
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 _VERSION: Final = PreparedValue(select(meta.c.directory_version))
 _RESOLVE_MS_APART: Final = 50

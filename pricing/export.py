@@ -16,9 +16,9 @@ from sqlalchemy import select, tuple_
 
 from pricing import tables
 from pricing.clock import iso_time
-from pricing.database import Database
 from pricing.errors import MissingPackage
 from pricing.money import Picodollars, format_usd
+from storage.database import Database
 
 _TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason")
 _NUMBERS: Final = (

@@ -16,12 +16,12 @@ from pricing.accounts import limit_text
 from pricing.audit import Change, change, record_change
 from pricing.balance import Balance
 from pricing.clock import Clock, iso_time, system_clock
-from pricing.database import Database, padded
 from pricing.errors import DuplicateName, UnknownAccount, UnknownKey
 from pricing.key import Key, KeyTerms, NewKey, Role, key_of
 from pricing.secret import check_registered, hash_secret, new_secret, prefix_of
 from pricing.standing import balance_of, fresh_columns, replace_limit
 from pricing.text import checked_name
+from storage.database import Database, padded
 from storage.errors import InvalidSetting
 
 __all__ = ["Key", "KeyTerms", "Keys", "NewKey", "Role"]

@@ -18,20 +18,20 @@ import contextlib
 import logging
 
 from pricing.cost import worst_case
-from pricing.database import Database
 from pricing.errors import DuplicateRequest
-from pricing.migrations import check
 from pricing.process import Process
 from pricing.recovery import Recovery
 from pricing.reservation import Reservation, ReserveRequest
 from pricing.retention import Retention
 from pricing.settings import LedgerSettings
 from pricing.writer import Writer
+from storage.database import Database
 from storage.errors import LedgerUnavailable
+from storage.migrations import check
 
 __all__ = ["Ledger", "LedgerSettings"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 
 class Ledger:

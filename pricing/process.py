@@ -11,7 +11,7 @@ from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
-from pricing.database import Database
+from storage.database import Database
 
 
 def _this_machine() -> str:

@@ -23,14 +23,14 @@ from pricing.charging import Ending, charge
 from pricing.clock import Clock
 from pricing.commit import Batch, apply
 from pricing.cost import Tokens
-from pricing.database import Database
 from pricing.money import Picodollars
 from pricing.price import Price
 from pricing.process import Process, adopt_orphans, is_gone
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome
+from storage.database import Database
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 _BATCH: Final = 500
 

@@ -18,7 +18,7 @@ from pricing.price import Price
 from pricing.text import checked_name
 from storage.errors import LedgerError, LedgerUnavailable
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 
 class Outcome(StrEnum):

@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
 from pricing.clock import MS_PER_DAY, Clock, day_name, month_start, next_month_start
-from pricing.database import Database
+from storage.database import Database
 from storage.errors import RowsLocked
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 _MONTHS_AHEAD: Final = 3
 _DELETE_BATCH: Final = 5_000

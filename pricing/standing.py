@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Row, Select, Table, bindparam, func, select, 
 from pricing import tables
 from pricing.balance import Balance, Limit, LimitKind
 from pricing.clock import day_name
-from pricing.database import padded
 from pricing.errors import InsufficientFunds, Scope
 from pricing.money import PICODOLLARS_MAX, Picodollars
-from pricing.prepared import Link, PreparedChange, PreparedQuery
+from storage.database import padded
+from storage.statements import Link, PreparedChange, PreparedQuery
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from sqlalchemy import Row, Select, Table, func, select
 
 from pricing import tables
 from pricing.cost import Tokens, cost
-from pricing.database import Database
 from pricing.money import Picodollars
 from pricing.price import Price
+from storage.database import Database
 
 Dimension = Literal["day", "account", "key", "model"]
 State = Literal["running", "settled", "interrupted", "void"]

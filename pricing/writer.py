@@ -14,16 +14,16 @@ from pricing.aside import Aside
 from pricing.clock import monotonic
 from pricing.commit import Batch, Written, commit, missing_entries, write_checkpoints
 from pricing.cost import NO_TOKENS
-from pricing.database import Database
 from pricing.known import KnownBalances
 from pricing.money import Picodollars
 from pricing.process import Process
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.settings import LedgerSettings
+from storage.database import Database
 from storage.errors import LedgerUnavailable, RowsLocked
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("farebox.ledger")
 
 _RETRY_MS_MIN: Final = 50
 

@@ -18,8 +18,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pricing.database import Database
-from pricing.migrations import upgrade
+from storage.database import Database
+from storage.migrations import upgrade
 from tests.programs import missing, starts
 
 

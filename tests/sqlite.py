@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pricing.database import Database
-from pricing.migrations import upgrade
+from storage.database import Database
+from storage.migrations import upgrade
 
 
 @pytest.fixture(scope="session")

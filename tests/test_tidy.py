@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("gateway", "engine", "pricing")
+PACKAGES = ("gateway", "engine", "pricing", "storage")
 FILE_LINES_MAX = 320
 FUNCTION_LINES_MAX = 60
 
@@ -41,11 +41,11 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 def test_only_the_settings_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
-        for path in sources("gateway", "pricing")
+        for path in sources("gateway", "pricing", "storage")
         if re.search(r"os\.environ|getenv", path.read_text())
     }
     # The welcome only prints the words; the workers tell prometheus_client its folder, which has no other way.
-    assert readers <= {"gateway/commands/settings_flags.py", "gateway/welcome.py", "gateway/workers.py"}
+    assert readers <= {"gateway/commands/settings_flags.py", "gateway/process/welcome.py", "gateway/process/workers.py"}
 
 
 def test_tests_use_no_mocks() -> None:

@@ -21,7 +21,7 @@ from engine.base import WORKS_FOR
 from engine.errors import EngineDead, EngineOverloaded
 from engine.grammar.tried import LENGTH, NUMBER, Backend, GrammarLimits, Question, Verdict
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("farebox.engine")
 
 # Forks at a time. They run at a low priority and mostly for milliseconds.
 FORKS_MAX = 4

@@ -3,9 +3,9 @@
 import argparse
 import asyncio
 
-from gateway.bootstrap import operator
 from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
 from gateway.commands.limits import add_limit_flags, limit_of, limit_text
+from gateway.process.bootstrap import operator
 from pricing.accounts import Account, Accounts
 from pricing.balance import Limit, LimitKind
 from pricing.errors import UnknownAccount

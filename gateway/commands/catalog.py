@@ -5,9 +5,9 @@ from pathlib import Path
 
 from engine.errors import EngineStartError
 from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, batch, fit, geometry_of, gpus_asked_for
-from gateway.catalog import ALL, CatalogError, Model, load_catalog
 from gateway.commands.common import show_rows
 from gateway.commands.settings_flags import add_settings, settings_of
+from gateway.models.catalog import ALL, CatalogError, Model, load_catalog
 
 GPUS_MAX = 1024
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from gateway.commands.settings_flags import add_settings, settings_of
-from gateway.ledger_database import ledger_database
-from pricing.database import Database
+from gateway.process.ledger_database import ledger_database
+from storage.database import Database
 
 Row = Mapping[str, object]
 

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 
 from gateway.commands.settings_flags import add_settings, settings_of
-from gateway.ledger_database import any_database
-from pricing.migrations import MIGRATION_TIMES, check, upgrade
+from gateway.process.ledger_database import any_database
+from storage.migrations import MIGRATION_TIMES, check, upgrade
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

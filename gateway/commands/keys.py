@@ -5,18 +5,18 @@ import asyncio
 import difflib
 from datetime import date
 
-from gateway.bootstrap import ACCOUNT_NAME, operator
-from gateway.catalog import ALL, load_catalog
 from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
 from gateway.commands.limits import add_limit_flags, limit_of, limit_text
 from gateway.commands.settings_flags import add_settings, settings_of
+from gateway.models.catalog import ALL, load_catalog
+from gateway.process.bootstrap import ACCOUNT_NAME, operator
 from pricing.accounts import Account, Accounts
 from pricing.clock import start_of, system_clock
-from pricing.database import Database
 from pricing.errors import UnknownAccount, UnknownKey
 from pricing.keys import Key, Keys, KeyTerms, NewKey, Role
 from pricing.money import format_usd
 from pricing.text import checked_name
+from storage.database import Database
 from storage.errors import InvalidSetting
 from storage.text import shorten
 

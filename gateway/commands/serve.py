@@ -3,10 +3,10 @@
 import argparse
 
 from gateway.commands.settings_flags import ENVIRONMENT_ONLY, add_settings, settings_of
-from gateway.logs import configure_logging
-from gateway.server import ServeError, run
+from gateway.process.server import ServeError, run
+from gateway.process.streams import own_streams
 from gateway.settings import Settings, variable_of
-from gateway.streams import own_streams
+from gateway.telemetry.logs import configure_logging
 
 __all__ = ["ServeError", "add_to"]
 

@@ -11,8 +11,8 @@ from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
 from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.encoders.usage import usage_fields
-from gateway.metered import Metered
 from gateway.protocol.chat import ChatBody
+from gateway.request.metered_generation import Metered
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import time
 from json.encoder import encode_basestring as quote
 
 from gateway.encoders.usage import usage_fields
-from gateway.metered import Metered
+from gateway.request.metered_generation import Metered
 
 DONE = b"data: [DONE]\n\n"
 

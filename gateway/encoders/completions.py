@@ -11,9 +11,9 @@ from engine.tokens import TokenLogprobs
 from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.encoders.token_texts import shares
 from gateway.encoders.usage import usage_fields
-from gateway.metered import Metered
+from gateway.models.token_json import TokenJSON
 from gateway.protocol.completions import CompletionBody
-from gateway.protocol.token_json import TokenJSON
+from gateway.request.metered_generation import Metered
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ import json
 import struct
 from collections.abc import Mapping
 
-from gateway.metered import Metered
 from gateway.protocol.embeddings import EmbeddingsBody
+from gateway.request.metered_generation import Metered
 from pricing.money import usd_number
 
 

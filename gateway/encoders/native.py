@@ -10,8 +10,8 @@ from engine.base import Delta, TokenCounts
 from engine.event_text import event_bytes
 from engine.tokens import Token
 from gateway.encoders.token_texts import shares
-from gateway.jobs import Job
-from gateway.metered import Metered
+from gateway.request.jobs import Job
+from gateway.request.metered_generation import Metered
 from pricing.money import Picodollars, usd_number
 
 Status = Literal["queued", "succeeded", "failed"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from gateway.encoders.chunks import compact
-from gateway.metered import Metered
 from gateway.protocol.responses import ResponsesBody
+from gateway.request.metered_generation import Metered
 from pricing.money import usd_number
 
 if TYPE_CHECKING:

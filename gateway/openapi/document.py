@@ -9,13 +9,13 @@ from typing import Any, get_args, get_origin
 from starlette.convertors import IntegerConvertor
 from starlette.routing import BaseRoute, Route
 
-from gateway.auth import OPEN_PATHS
-from gateway.catalog import Catalog, Model
+from gateway.models.catalog import Catalog, Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.protocol.body import Body, RequestBody
 from gateway.protocol.operation import EVENTS, JSON, Operation, operation_of
 from gateway.protocol.schema import schema_of
+from gateway.request.auth import OPEN_PATHS
 from gateway.schemas.models import body_schema
 from gateway.schemas.openai import Error
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
 
-from gateway.parameters import Route
+from gateway.models.parameters import Route
 from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, only
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported

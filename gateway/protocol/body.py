@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, m
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from engine.base import Sampling
-from gateway.parameters import Parameter, Route
+from gateway.models.parameters import Parameter, Route
 from gateway.protocol.fields import EMPTY, NO_FIELDS, FieldTable, Unsupported
 from gateway.protocol.schema import JSONSchema, describe_nulls, describe_strictness
 

@@ -10,12 +10,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from engine.base import Conversation, ResponseFormat, Sampling
-from gateway.parameters import Route
+from gateway.errors.suggestions import nearest
+from gateway.models.parameters import Route
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import CHAT, EMPTY, FieldTable, Unsupported
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
 from gateway.protocol.schema import ASKED, SENT, JSONSchema, forbids, implies, one_of_fields
-from gateway.suggestions import nearest
 
 BIASES_MAX = 1024
 VARIABLES_MAX = 64

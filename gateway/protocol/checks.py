@@ -11,11 +11,11 @@ from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails, from_json
 
 from gateway.errors import InvalidParameter, InvalidRequest, together
-from gateway.parameters import SYNONYMS, Profile, parameter_names
+from gateway.errors.suggestions import nearest
+from gateway.errors.wording import shorten, show
+from gateway.models.parameters import SYNONYMS, Profile, parameter_names
 from gateway.protocol.body import Body, JSONObject, RequestBody
 from gateway.setting_types import UnknownFields
-from gateway.suggestions import nearest
-from gateway.wording import shorten, show
 
 # Pydantic's names of a union's members; the last ones are those of JsonValue.
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable", "dict", "list", "float"}

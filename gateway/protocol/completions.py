@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
-from gateway.parameters import TOKEN_ID_MAX, Route
+from gateway.models.parameters import TOKEN_ID_MAX, Route
 from gateway.protocol.body import conflict
 from gateway.protocol.chat import CONSTRAINT, Format, SamplingFields, StructuredOutputs
 from gateway.protocol.fields import COMPLETIONS, FieldTable

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from gateway.parameters import Route
+from gateway.models.parameters import Route
 from gateway.protocol.body import RequestBody
 from gateway.protocol.completions import Prompts
 from gateway.protocol.fields import EMBEDDINGS, FieldTable

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from engine.base import ResponseFormat
-from gateway.parameters import Route
+from gateway.models.parameters import Route
 from gateway.protocol.body import RequestBody, conflict
 from gateway.protocol.chat import Format
 from gateway.protocol.schema import SENT, JSONSchema, forbids

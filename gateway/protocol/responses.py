@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
 
 from engine.base import Sampling
-from gateway.parameters import Route
+from gateway.models.parameters import Route
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.chat import EFFORTS, LogitBias, ReasoningEffort, openai_unsupported
 from gateway.protocol.fields import RESPONSES, FieldTable, Unsupported

@@ -1,4 +1,4 @@
-"""`/admin/*`: accounts, keys, money and the ledger, for an admin key (`gateway.auth` lets in no other)."""
+"""`/admin/*`: accounts, keys, money and the ledger, for an admin key (`gateway.request.auth` lets in no other)."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse

@@ -6,10 +6,10 @@ from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gateway.bodies import read_body
 from gateway.protocol import admin as protocol
 from gateway.protocol.body import Body
 from gateway.protocol.checks import parse_json, validate
+from gateway.request.bodies import read_body
 from gateway.state import Gateway
 from pricing.key import Key
 

@@ -2,12 +2,12 @@
 
 from engine.formats import messages_format
 from gateway.encoders.usage import usage_fields
-from gateway.exchange import Exchange
-from gateway.fleet import Served
-from gateway.generations import Part
-from gateway.jobs import fit_to_context
+from gateway.models.fleet import Served
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
+from gateway.request.exchange import Exchange
+from gateway.request.generations import Part
+from gateway.request.jobs import fit_to_context
 from gateway.routes.common import new_id
 from gateway.schemas import anthropic as answers
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from gateway.catalog import Catalog
+from gateway.models.catalog import Catalog
 from gateway.openapi import page
 from gateway.openapi.common import Fields
 from gateway.openapi.document import build

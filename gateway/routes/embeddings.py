@@ -2,12 +2,12 @@
 
 from engine.base import Prompt, Sampling
 from gateway.encoders.embeddings import embeddings as answer
-from gateway.exchange import Exchange
-from gateway.fleet import Served
-from gateway.generations import Embedding, Part
-from gateway.jobs import check_fits
+from gateway.models.fleet import Served
 from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.protocol.operation import JSON, Operation, documented
+from gateway.request.exchange import Exchange
+from gateway.request.generations import Embedding, Part
+from gateway.request.jobs import check_fits
 from gateway.routes.common import new_id
 from gateway.schemas.embeddings import Embeddings
 

@@ -4,8 +4,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.catalog import Model
 from gateway.errors import NotFound
+from gateway.models.catalog import Model
 from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes.documents import documents_of
 from gateway.schemas.models import (

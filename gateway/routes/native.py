@@ -4,12 +4,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.encoders.native import NativeEvents, native_result, queued
-from gateway.exchange import Exchange
-from gateway.fleet import Served
-from gateway.generations import Part
-from gateway.jobs import fit_to_context
+from gateway.models.fleet import Served
 from gateway.protocol.native import NativeBody
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
+from gateway.request.exchange import Exchange
+from gateway.request.generations import Part
+from gateway.request.jobs import fit_to_context
 from gateway.routes.common import new_id
 from gateway.schemas import openai as answers
 from gateway.state import Gateway

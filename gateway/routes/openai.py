@@ -2,13 +2,13 @@
 
 from gateway.encoders.chat import ChatChunks, chat_completion
 from gateway.encoders.completions import CompletionChunks, completion
-from gateway.exchange import Exchange
-from gateway.fleet import Served
-from gateway.generations import Part
-from gateway.jobs import fit_to_context
+from gateway.models.fleet import Served
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
+from gateway.request.exchange import Exchange
+from gateway.request.generations import Part
+from gateway.request.jobs import fit_to_context
 from gateway.routes.common import new_id
 from gateway.schemas import openai as answers
 

@@ -2,12 +2,12 @@
 
 from engine.formats import responses_format
 from gateway.encoders.responses import ResponseEvents, response
-from gateway.exchange import Exchange
-from gateway.fleet import Served
-from gateway.generations import Part
-from gateway.jobs import fit_to_context
+from gateway.models.fleet import Served
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
 from gateway.protocol.responses import ResponsesBody
+from gateway.request.exchange import Exchange
+from gateway.request.generations import Part
+from gateway.request.jobs import fit_to_context
 from gateway.routes.common import new_id
 from gateway.schemas import responses as answers
 

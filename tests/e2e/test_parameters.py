@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from gateway.parameters import Parameter, Route, shipped_profiles
+from gateway.models.parameters import Parameter, Route, shipped_profiles
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.completions import CompletionBody

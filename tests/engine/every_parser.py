@@ -14,9 +14,9 @@ from typing import Any
 from engine.demo import MODEL_DIR
 from engine.environment import EngineLogs, prepare
 from engine.log_lines import requests_come
-from gateway.logs import configure_logging
+from gateway.process.streams import own_streams
 from gateway.settings import Settings
-from gateway.streams import own_streams
+from gateway.telemetry.logs import configure_logging
 
 log = logging.getLogger("farebox.test")
 

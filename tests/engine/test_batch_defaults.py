@@ -12,8 +12,8 @@ from vllm.engine.arg_utils import EngineArgs
 
 from engine import args, environment
 from engine.base import EngineSpec
-from engine.core import USAGE_CONTEXT
 from engine.sizing import GPU_BYTES, batch
+from engine.vllm_internals.core import USAGE_CONTEXT
 
 VLLM = Path(vllm.__file__).parent
 

@@ -9,7 +9,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from engine.demo import MODEL_DIR
-from engine.detokenizer import plain, read_prompts_end
+from engine.vllm_internals.detokenizer import plain, read_prompts_end
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from vllm.tokenizers import TokenizerLike, get_tokenizer
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 
 from engine.base import Delta, TokenCounts
-from engine.core import Core
 from engine.demo import MODEL_DIR
 from engine.embedded import EmbeddedEngine
 from engine.generation import EmbeddedGeneration
-from engine.output_handler import AHEAD_SECONDS_MAX, OutputHandler
-from engine.outputs import Inbox, StepProcessor
+from engine.vllm_internals.core import Core
+from engine.vllm_internals.output_handler import AHEAD_SECONDS_MAX, OutputHandler
+from engine.vllm_internals.outputs import Inbox, StepProcessor
 from tests.engine.conftest import Start, read
 
 

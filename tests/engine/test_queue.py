@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.core import QUEUE_DEPTH
 from engine.embedded import EmbeddedEngine
 from engine.errors import EngineOverloaded
+from engine.vllm_internals.core import QUEUE_DEPTH
 from tests.engine.conftest import Start, read
 
 

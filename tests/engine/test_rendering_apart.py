@@ -10,8 +10,8 @@ from engine.base import ChatFormat, Conversation, JSONValue
 from engine.embedded import EmbeddedEngine
 from engine.errors import PromptTooLong
 from engine.messages_format import TURNS_AT_ONCE, MessagesFormat
-from engine.quick_rendering import PIECE_CHARACTERS, refuse_if_too_long
-from engine.quick_templates import PlainTemplates
+from engine.vllm_internals.quick_rendering import PIECE_CHARACTERS, refuse_if_too_long
+from engine.vllm_internals.quick_templates import PlainTemplates
 from gateway.errors import from_exception
 from tests.engine.conftest import LLAMA, WEATHER
 from tests.gateway.loop_meter import loop_meter

@@ -7,7 +7,7 @@ from vllm.sampling_params import SamplingParams
 
 from engine.base import Sampling
 from engine.sampling import Constraints, engine_seed, sampling_params
-from gateway.parameters import shipped_profiles
+from gateway.models.parameters import shipped_profiles
 
 
 def test_every_field_reaches_the_engine() -> None:

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from gateway.parameters import Profile
+from gateway.models.parameters import Profile
 from gateway.protocol.body import JSONObject, RequestBody
 from gateway.protocol.checks import check
 

@@ -19,16 +19,16 @@ from starlette.types import ASGIApp
 from engine.base import Engine, EngineSpec
 from engine.script import Script
 from engine.scripted import ScriptedEngine
-from gateway.assembly import open_gateway
-from gateway.catalog import load_catalog
-from gateway.fleet import Fleet
-from gateway.http_server import Server
-from gateway.public_http import Resolve, system_resolve
-from gateway.server import listen
+from gateway.models.catalog import load_catalog
+from gateway.models.fleet import Fleet
+from gateway.process.assembly import open_gateway
+from gateway.process.http_server import Server
+from gateway.process.server import listen
 from gateway.settings import Settings
 from gateway.state import Gateway
-from pricing.database import Database
+from gateway.webhooks.public_http import Resolve, system_resolve
 from pricing.keys import Key, Keys, KeyTerms
+from storage.database import Database
 from storage.schema import metadata
 
 DEMO = "farebox/demo"

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 
 from engine.script import HANG, REJECT, RequestScript, Script, Step, emit, fail
-from gateway.catalog import shipped_cards
+from gateway.models.catalog import shipped_cards
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
 from pricing.money import parse_usd

@@ -6,7 +6,7 @@ import pytest
 
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
-from gateway.catalog import Catalog, CatalogError, load_catalog, read_cards
+from gateway.models.catalog import Catalog, CatalogError, load_catalog, read_cards
 from gateway.settings import Settings, SettingsError, load_settings
 
 CARD = """

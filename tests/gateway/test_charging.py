@@ -13,7 +13,7 @@ import pytest
 import engine.messages_format
 import engine.responses_format  # noqa: F401
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
-from gateway.endpoint import Generating
+from gateway.routes.endpoint import Generating
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
 from pricing.money import parse_usd

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError, InvalidParameter, InvalidRequest
-from gateway.parameters import Parameter, shipped_profiles
+from gateway.models.parameters import Parameter, shipped_profiles
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import parse_json, with_ranges
 from tests.gateway.checking import validate

@@ -85,7 +85,7 @@ def test_keys_that_begin_alike_are_told_apart_by_their_names(
     """As registered ones may, of which four characters are shown."""
     code = (
         "import asyncio, sys\n"
-        "from pricing.database import Database\nfrom pricing.keys import Keys\n"
+        "from storage.database import Database\nfrom pricing.keys import Keys\n"
         "async def main():\n"
         "    database = await Database.open(sys.argv[1])\n"
         "    for name in ('one', 'two'):\n"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.script import HANG, REJECT, RequestScript, Script, emit, fail, finish
-from gateway.catalog import shipped_cards
-from gateway.jobs import fit_to_context
+from gateway.models.catalog import shipped_cards
+from gateway.request.jobs import fit_to_context
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
 from pricing.money import parse_usd

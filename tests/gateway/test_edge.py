@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.server import listen
+from gateway.process.server import listen
+from gateway.process.welcome import url_of
 from gateway.settings import SettingsError, load_settings
-from gateway.welcome import url_of
 from tests.gateway.conftest import GatewayServers
 from tests.programs import missing
 from tests.server import start_server

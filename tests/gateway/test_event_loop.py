@@ -19,8 +19,8 @@ import pytest
 import engine.messages_format
 import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, emit, sleep
-from gateway.exchange import Exchange
-from gateway.large_bodies import LargeBodies
+from gateway.request.exchange import Exchange
+from gateway.request.large_bodies import LargeBodies
 from pricing.keys import KeyTerms
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers, make_key
 from tests.gateway.loop_meter import loop_meter

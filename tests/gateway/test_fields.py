@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from engine.script import Script
-from gateway.catalog import Catalog, CatalogError, load_catalog
 from gateway.errors import InvalidParameter, InvalidRequest
-from gateway.parameters import shipped_profiles
+from gateway.models.catalog import Catalog, CatalogError, load_catalog
+from gateway.models.parameters import shipped_profiles
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from engine.script import RequestScript, Script, emit
-from gateway.connections import connection_class
+from gateway.process.connections import connection_class
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers
 from tests.gateway.wire import Wire, wire
 

@@ -20,12 +20,11 @@ from engine.base import Engine, EngineSpec, GenerationRequest
 from engine.script import Script
 from engine.scripted import ScriptedEngine, ScriptedGeneration
 from gateway.app import create_app
-from gateway.assembly import open_gateway
-from gateway.catalog import load_catalog
 from gateway.errors import InvalidRequest
-from gateway.fleet import Fleet
-from gateway.parameters import shipped_profiles
-from gateway.pipeline import Pipeline
+from gateway.models.catalog import load_catalog
+from gateway.models.fleet import Fleet
+from gateway.models.parameters import shipped_profiles
+from gateway.process.assembly import open_gateway
 from gateway.protocol.anthropic import MessagesBody
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
@@ -33,6 +32,7 @@ from gateway.protocol.checks import parse_json, with_ranges
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.responses import ResponsesBody
+from gateway.request.pipeline import Pipeline
 from gateway.settings import Settings
 from pricing.ledger import Ledger
 from pricing.reservation import Reservation, ReserveRequest

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from engine.script import HANG, RequestScript, Script, emit, fail, sleep
+from gateway.idempotency.store import Answer, IdempotencyStore
 from pricing.clock import system_clock
-from pricing.database import Database
-from pricing.idempotency import Answer, IdempotencyStore
 from pricing.key import KeyTerms
+from storage.database import Database
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers, make_key, rows
 from tests.server import start_server
 

@@ -9,8 +9,8 @@ import pytest
 
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
 from gateway.errors import RateLimited
-from gateway.limit_store import WINDOW_MS, MemoryStore
-from gateway.limits import LimitDefaults, RateLimits, duration
+from gateway.limits.admission import LimitDefaults, RateLimits, duration
+from gateway.limits.memory_store import WINDOW_MS, MemoryStore
 from pricing.key import Key, KeyTerms
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServers, make_key
 

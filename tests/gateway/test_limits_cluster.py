@@ -9,11 +9,11 @@ import pytest
 
 from engine.script import RequestScript, Script, emit
 from gateway.errors import RateLimited
-from gateway.limit_clients import read_redis_url
-from gateway.limit_redis import RedisStore
-from gateway.limit_shared import SharedLimits
-from gateway.limit_store import Bound, Bounds, MemoryStore
-from gateway.limits import LimitDefaults, RateLimits
+from gateway.limits.admission import LimitDefaults, RateLimits
+from gateway.limits.clients import read_redis_url
+from gateway.limits.fallback import SharedLimits
+from gateway.limits.memory_store import Bound, Bounds, MemoryStore
+from gateway.limits.redis_store import RedisStore
 from gateway.settings import SettingsError
 from pricing.key import Key, KeyTerms
 from tests.gateway.conftest import DEMO, GatewayServers, make_key

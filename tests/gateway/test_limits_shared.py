@@ -15,10 +15,10 @@ import pytest
 
 from engine.script import RequestScript, Script, emit
 from gateway.errors import RateLimited, Unavailable
-from gateway.limit_redis import RedisAway, RedisStore
-from gateway.limit_shared import SharedLimits
-from gateway.limit_store import Bound, Bounds, MemoryStore
-from gateway.limits import LimitDefaults, RateLimits
+from gateway.limits.admission import LimitDefaults, RateLimits
+from gateway.limits.fallback import SharedLimits
+from gateway.limits.memory_store import Bound, Bounds, MemoryStore
+from gateway.limits.redis_store import RedisAway, RedisStore
 from pricing.key import Key, KeyTerms
 from tests.gateway.conftest import DEMO, GatewayServers, make_key
 from tests.gateway.redis_server import RedisProcess, running_redis
@@ -247,10 +247,10 @@ async def test_a_gateway_serves_through_a_redis_that_dies_and_returns(
 REPLICA = """
 import asyncio, json, sys
 from gateway.errors import RateLimited
-from gateway.limit_redis import RedisStore
-from gateway.limit_shared import SharedLimits
-from gateway.limit_store import MemoryStore
-from gateway.limits import LimitDefaults, RateLimits
+from gateway.limits.redis_store import RedisStore
+from gateway.limits.fallback import SharedLimits
+from gateway.limits.memory_store import MemoryStore
+from gateway.limits.admission import LimitDefaults, RateLimits
 from pricing.key import Key, KeyTerms
 
 async def main(url, count):

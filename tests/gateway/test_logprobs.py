@@ -12,7 +12,7 @@ import pytest
 import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, Step, emit
 from engine.tokens import Token, TokenLogprobs
-from gateway.protocol.token_json import ROWS_AT_ONCE, TokenJSON
+from gateway.models.token_json import ROWS_AT_ONCE, TokenJSON
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 
 # "ab é 🎟!", in which neither é nor the ticket is one token.

@@ -5,8 +5,8 @@ import time
 from prometheus_client import Histogram
 
 from engine.base import TokenCounts
-from gateway.metrics import INTER_TOKEN_BUCKETS, Metrics, StreamTimer
-from gateway.receipt import Receipt
+from gateway.telemetry.metrics import INTER_TOKEN_BUCKETS, Metrics, StreamTimer
+from gateway.telemetry.receipt import Receipt
 from pricing.cost import Tokens
 from pricing.money import Picodollars
 from pricing.reservation import Outcome

@@ -7,9 +7,9 @@ import pytest
 
 from engine.script import HANG, RequestScript, Script, emit, fail, finish
 from engine.tokens import Token
-from gateway.catalog import shipped_cards
 from gateway.encoders.token_texts import shares
-from gateway.parameters import Parameter, shipped_profiles
+from gateway.models.catalog import shipped_cards
+from gateway.models.parameters import Parameter, shipped_profiles
 from gateway.protocol.native import NativeBody
 from pricing.price import Price
 from tests.gateway.checking import validate

@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from engine.script import RequestScript, Script, Step
 from gateway.app import create_app
-from gateway.catalog import Model
 from gateway.errors import GatewayError
+from gateway.models.catalog import Model
 from gateway.openapi.document import class_names
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import parse_json, with_ranges

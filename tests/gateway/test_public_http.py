@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from gateway.public_http import ForbiddenAddress, PinnedTransport, Poster, is_public, system_resolve
+from gateway.webhooks.public_http import ForbiddenAddress, PinnedTransport, Poster, is_public, system_resolve
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:810::200e"]
 INSIDE = [

@@ -6,8 +6,8 @@ import asyncpg
 
 from engine.script import RequestScript, Script, emit
 from pricing.accounts import Accounts
-from pricing.database import Database
 from pricing.keys import Keys
+from storage.database import Database
 from tests.gateway.conftest import DEMO, GatewayServers
 from tests.postgres import PostgresServer
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
-from gateway.catalog import shipped_cards
+from gateway.models.catalog import shipped_cards
 from pricing.price import Price
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 

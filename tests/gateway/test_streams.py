@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from engine.log_lines import requests_come
-from gateway.streams import LINE_BYTES_MAX, Streams
+from gateway.process.streams import LINE_BYTES_MAX, Streams
 
 MARK = "\x1e0123 "
 

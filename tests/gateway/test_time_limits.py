@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from engine.script import HANG, RequestScript, Script, emit
-from gateway.connections import Connection
+from gateway.process.connections import Connection
 from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers
 
 WORD = "x" * 5000  # 20 MB in all: more than the kernel takes for a client

@@ -134,8 +134,8 @@ def test_the_gateway_runs_without_opentelemetry_until_it_is_asked_for_traces() -
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.startswith('opentelemetry'): raise ModuleNotFoundError(f'No module named {name}', name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import gateway.server\n"
-        "from gateway.settings import Settings; from gateway.tracing import open_tracing\n"
+        "import gateway.process.server\n"
+        "from gateway.settings import Settings; from gateway.telemetry.tracing import open_tracing\n"
         "open_tracing(Settings(), '1')\n"
         "open_tracing(Settings(otlp_endpoint='http://collector:4318'), '1')\n"
     )

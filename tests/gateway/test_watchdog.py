@@ -9,10 +9,10 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.context import ContextMiddleware
-from gateway.metrics import Metrics
-from gateway.tracing import NoTracing
-from gateway.watchdog import PERIOD_SECONDS, LoopWatch
+from gateway.request.context import ContextMiddleware
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import NoTracing
+from gateway.telemetry.watchdog import PERIOD_SECONDS, LoopWatch
 
 
 def test_a_delay_counts_as_all_the_looks_that_fell_out() -> None:

@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from engine.script import HANG, REJECT, RequestScript, Script, emit, fail
-from gateway.webhook_calls import WebhookSettings, sign
+from gateway.webhooks.calls import WebhookSettings, sign
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
 from pricing.money import Picodollars

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pricing.database import Database
+from storage.database import Database
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World
 

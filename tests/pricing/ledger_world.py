@@ -13,12 +13,12 @@ from pricing import tables
 from pricing.accounts import Account, Accounts
 from pricing.balance import NO_LIMIT, Limit
 from pricing.cost import Tokens
-from pricing.database import Database
 from pricing.keys import Key, Keys, KeyTerms, NewKey
 from pricing.ledger import Ledger, LedgerSettings
 from pricing.money import Picodollars
 from pricing.price import Price
 from pricing.reservation import ReserveRequest
+from storage.database import Database
 
 NOON = 1_795_176_000_000  # 2026-11-20T12:00:00Z
 HOUR = 3_600_000

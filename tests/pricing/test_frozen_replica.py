@@ -15,12 +15,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pricing.database import Database
 from pricing.keys import Key
 from pricing.ledger import Ledger, LedgerSettings
-from pricing.postgres_server import DatabaseTimes
 from pricing.reservation import Outcome
+from storage.database import Database
 from storage.errors import LedgerUnavailable, RowsLocked
+from storage.postgres_server import DatabaseTimes
 from tests.pricing.ledger_world import World, used
 
 pytestmark = pytest.mark.parametrize("fresh_url", ["postgresql"], indirect=True)
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("fresh_url", ["postgresql"], indirect=True)
 # A replica that commits one after the other on one key, on a connection that tests can name.
 REPLICA = """
 import asyncio, sys
-from pricing.database import Database
+from storage.database import Database
 from pricing.keys import Keys
 from pricing.ledger import Ledger
 from pricing.reservation import Outcome

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pricing.database import Database
-from pricing.idempotency import Answer, IdempotencyStore
+from gateway.idempotency.store import Answer, IdempotencyStore
+from storage.database import Database
 
 LIFE_MS = 86_400_000
 HASH = b"h" * 32

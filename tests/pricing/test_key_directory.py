@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pricing.clock import Clock, monotonic
-from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
 from pricing.key import Key, KeyTerms
 from pricing.secret import new_secret
+from storage.database import Database
 from storage.errors import LedgerUnavailable
 from tests.pricing.ledger_world import DAY, HOUR, NOON, HandClock, World
 

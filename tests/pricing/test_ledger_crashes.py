@@ -19,12 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pricing import tables
 from pricing.balance import Limit, LimitKind
 from pricing.cost import Tokens, cost
-from pricing.database import Database
 from pricing.errors import Overtaken
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
 from pricing.usage import Usage
+from storage.database import Database
 from tests.pricing.ledger_world import PRICE, TOKEN, HandClock, World, quick, used
 
 LEASE = 600_000
@@ -218,7 +218,7 @@ async def test_closing_with_a_running_request_leaves_it_to_the_next_start(world:
 CHILD = """
 import asyncio, json, sys
 from pricing.cost import Tokens
-from pricing.database import Database
+from storage.database import Database
 from pricing.keys import Keys
 from pricing.ledger import Ledger, LedgerSettings
 from pricing.reservation import Outcome

@@ -13,14 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing.balance import Limit, LimitKind
-from pricing.database import Database, unavailable_reason
-from pricing.drivers import Result
 from pricing.errors import InsufficientFunds
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
-from pricing.prepared import Link
 from pricing.reservation import Outcome
+from storage.database import Database, unavailable_reason
+from storage.drivers import Result
 from storage.errors import InvalidSetting, LedgerUnavailable
+from storage.statements import Link
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import TOKEN, World, quick, used
 

@@ -25,13 +25,13 @@ from sqlalchemy import func, select
 from pricing import tables
 from pricing.balance import Balance, Limit, LimitKind
 from pricing.cost import NO_TOKENS, Tokens
-from pricing.database import Database
 from pricing.directory import DirectorySettings, KeyDirectory
 from pricing.errors import DuplicateRequest, InsufficientFunds, Overtaken
 from pricing.key import Key, KeyTerms
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome, Reservation
+from storage.database import Database
 from tests.pricing.ledger_world import DAY, HOUR, TOKEN, HandClock, World, quick, used
 
 T = TypeVar("T")

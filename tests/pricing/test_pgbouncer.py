@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from pricing.balance import Limit, LimitKind
-from pricing.database import Database
 from pricing.errors import InsufficientFunds
 from pricing.ledger import Ledger
-from pricing.migrations import upgrade
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
+from storage.database import Database
 from storage.errors import InvalidSetting
+from storage.migrations import upgrade
 from tests.pgbouncer import running_pgbouncer
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import TOKEN, World, quick, used

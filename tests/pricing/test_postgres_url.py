@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pricing.database import Database
-from pricing.postgres_url import read_postgres_url
+from storage.database import Database
 from storage.errors import InvalidSetting
+from storage.postgres_url import read_postgres_url
 from tests.postgres import PostgresServer
 
 BASE = "postgresql://u:hunter2@127.0.0.1:1/x"

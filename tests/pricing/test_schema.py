@@ -11,12 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
-import gateway.idempotency_table
-import gateway.webhook_table  # noqa: F401
-from pricing.database import Database
+import gateway.idempotency.table
+import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
-from pricing.migrations import REVISION, check, upgrade
+from storage.database import Database
 from storage.errors import SchemaMismatch
+from storage.migrations import REVISION, check, upgrade
 from storage.schema import meta, metadata
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World

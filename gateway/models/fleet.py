@@ -1,0 +1,116 @@
+"""The engines of this process and which model runs on which."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from engine.base import Engine, EngineSpec, EngineState, Renderer
+from engine.log_lines import requests_come
+from gateway.errors import NotFound, Unavailable
+from gateway.models.catalog import Catalog, Model
+from gateway.models.token_json import TokenJSON
+
+log = logging.getLogger("farebox.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model on a running engine. `tokens` are the engine's, as answers write them."""
+
+    model: Model
+    engine: Engine
+    renderer: Renderer
+    tokens: TokenJSON
+
+    @property
+    def context_length(self) -> int:
+        """In tokens: the card's, or the weights' where those are shorter."""
+        return min(self.model.context_length, self.engine.context_length)
+
+
+class Fleet:
+    """Starts one engine for each distinct engine spec and finds the one of a model."""
+
+    def __init__(self, catalog: Catalog, create_engine: Callable[[EngineSpec], Engine]) -> None:
+        self.catalog = catalog
+        specs = catalog.engine_specs
+        self._engines = [create_engine(spec) for spec in specs]
+        self._engine_of = {model.name: self._engines[specs.index(model.engine)] for model in catalog}
+        self._served: dict[str, Served] = {}
+
+    @property
+    def engines(self) -> list[Engine]:
+        return list(self._engines)
+
+    @property
+    def states(self) -> Mapping[str, EngineState]:
+        """By model name."""
+        return {name: engine.state for name, engine in self._engine_of.items()}
+
+    @property
+    def lags(self) -> Mapping[str, float]:
+        """By model name: how old its tokens are when they are passed on, in seconds."""
+        return {name: engine.lag_seconds for name, engine in self._engine_of.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has generated a token and its engine lives."""
+        return all(engine.state is EngineState.READY for engine in self._engines) and len(self._served) == len(
+            self.catalog.names
+        )
+
+    async def start(self) -> None:
+        """Load one engine after another: they compete for the same memory. Raises EngineStartError."""
+        for engine in self._engines:
+            log.info("loading %s", engine.spec.source)
+            await engine.start()
+            requests_come()
+            tokens = TokenJSON(engine.vocabulary)
+            for model in self.catalog:
+                if self._engine_of[model.name] is engine:
+                    self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
+        log.info("ready: %s", ", ".join(self.catalog.names))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(engine.stop() for engine in self._engines))
+
+    def find(self, name: str) -> Served:
+        """Raises NotFound(model_not_found), or Unavailable while its engine is loading or dead."""
+        served = self._served.get(name)
+        if served is None or served.engine.state is not EngineState.READY:
+            return self._refuse(name)
+        return served
+
+    def _refuse(self, name: str) -> Served:
+        engine = self._engine_of.get(name)
+        if engine is None:
+            near = self.catalog.nearest(name)
+            hint = f'Did you mean "{near}"?' if near else "GET /v1/models lists those that it serves."
+            raise NotFound(
+                f'This gateway doesn\'t serve the model "{name[:200]}". {hint}',
+                code="model_not_found",
+                param="model",
+            )
+        if engine.state is EngineState.STARTING:
+            raise Unavailable(
+                "The model is still being loaded. Try again in a moment.",
+                code="engine_starting",
+                retry_after_seconds=5,
+            )
+        raise Unavailable(
+            "The model's engine has stopped and must be restarted. Try again in a minute.",
+            code="engine_dead",
+            retry_after_seconds=30,
+        )
+
+
+def _renderer(model: Model, engine: Engine) -> Renderer:
+    renderer = engine.renderer(model.chat_format)
+    if model.card.task == "generate" and not renderer.chats:
+        log.warning(
+            "%s has no chat template: it goes on from texts (/v1/completions, /v1/inference) and refuses "
+            "conversations. If it was made for them, put its template into the card's `chat_template`.",
+            model.name,
+        )
+    return renderer

@@ -1,0 +1,1 @@
+"""The running program: its server, its workers, and how it is put together."""

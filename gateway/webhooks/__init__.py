@@ -1,0 +1,1 @@
+"""Answers that are delivered to a URL: signed, retried, and kept until they arrive."""
