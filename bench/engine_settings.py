@@ -19,7 +19,7 @@ OPTIONS: dict[str, int | bool] = {
 
 
 # What Farebox does by itself (`engine.vllm_internals.lifeline`, `engine.args`): the worker in the engine's process, and
-# core left free. vLLM's own choice, a process that spins, makes figures on few cores a matter of luck for all.
+# a core left free. vLLM's own choice, a process that spins, makes figures on few cores a matter of luck for all.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 THREADS = max(1, len(os.sched_getaffinity(0)) - 1)
 
