@@ -97,7 +97,6 @@ class Conversation:
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
-    cache_salt: str | None = None
     continue_final: bool = False
     param: str = "messages"
     schema_field: str = "function.parameters"
@@ -155,7 +154,8 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request to the engine. `trace_headers` carry the W3C trace context, if any.
+    """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
+    `cache_salt`s share no prefix cache.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -166,6 +166,7 @@ class GenerationRequest:
     sampling: Sampling
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Importing this module imports vLLM, which takes seconds: `engine.embedded` does 
 import atexit
 
 from vllm import envs
+from vllm.inputs import EngineInput
 
 from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
@@ -91,7 +92,7 @@ class LoadedEngine:
         try:
             await self.core.submit(
                 request.request_id,
-                handle.engine_input,
+                _salted(handle.engine_input, request.cache_salt),
                 sampling_params(sampling, handle.constraints),
                 inbox,
                 trace_headers=dict(request.trace_headers),
@@ -123,3 +124,7 @@ class LoadedEngine:
     def close(self) -> None:
         """Closes what vLLM leaves to the garbage collector. In the event loop, after `shutdown`."""
         self.core.engine_core.resources.ctx.destroy(linger=0)
+
+
+def _salted(engine_input: EngineInput, cache_salt: str | None) -> EngineInput:
+    return engine_input if cache_salt is None else {**engine_input, "cache_salt": cache_salt}

@@ -227,7 +227,6 @@ class VLLMRenderer:
             structured_outputs=response_format,
             reasoning_effort=conversation.reasoning_effort,
             chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
-            cache_salt=conversation.cache_salt,
             add_generation_prompt=not conversation.continue_final,
             continue_final_message=conversation.continue_final,
         )

@@ -5,6 +5,7 @@ classes of ranges, groups, alternatives and repeats: the converters behind the g
 don't know (anchors in the middle, lookaheads, escapes that they have no name for).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.grammar.characters import ALL, CLASSES, DOT, SURROGATES, Ranges, is_single, union, without, write
@@ -16,17 +17,24 @@ _CONTROLS = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 
 
 @dataclass(frozen=True, slots=True)
-class _Branch:
-    """One alternative, written; `opened` and `closed` say that it had `^` and `$`."""
+class _Piece:
+    """A part, written; `empty` says that it may match nothing."""
 
     text: str
-    opened: bool
-    closed: bool
+    empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch(_Piece):
+    """One alternative; `opened` and `closed` say that it had `^` and `$`."""
+
+    opened: bool = False
+    closed: bool = False
 
 
 def whole(pattern: str, place: str) -> str:
     """For a whole answer: the expression matches from its first character to its last. Raises Refused."""
-    return _alternatives([branch.text for branch in _Reader(pattern, place, json=False).read()])
+    return _alternatives(_Reader(pattern, place, json=False).read()).text
 
 
 def within_json(pattern: str, place: str) -> str:
@@ -36,12 +44,12 @@ def within_json(pattern: str, place: str) -> str:
     writers mean and fits the schema too; one that has one of them is open at its other end.
     """
     anything = write(DOT, json=True) + "*"
-    written = []
+    written: list[_Piece] = []
     for branch in _Reader(pattern, place, json=True).read():
         before = anything if branch.closed and not branch.opened else ""
         after = anything if branch.opened and not branch.closed else ""
-        written.append(f"{before}{branch.text}{after}")
-    return f"^{written[0]}$" if len(written) == 1 else f"^(?:{_alternatives(written)})$"
+        written.append(_Piece(f"{before}{branch.text}{after}", branch.empty))
+    return f"^{written[0].text}$" if len(written) == 1 else f"^(?:{_alternatives(written).text})$"
 
 
 def any_text(least: int, most: int | None) -> str:
@@ -72,7 +80,7 @@ class _Reader:
         return branches
 
     def _branch(self) -> _Branch:
-        written: list[str] = []
+        written: list[_Piece] = []
         opened = closed = False
         while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
             if closed:
@@ -87,34 +95,34 @@ class _Reader:
                 closed = True
             else:
                 written.append(self._repeated(self._atom()))
-        return _Branch("".join(written), opened, closed)
+        text, empty = "".join(piece.text for piece in written), all(piece.empty for piece in written)
+        return _Branch(text, empty, opened, closed)
 
-    def _atom(self) -> str:
+    def _atom(self) -> _Piece:
         character = self._take()
         if character == "(":
             return self._group()
         if character == "[":
-            return write(self._class(), json=self._json)
+            return _Piece(write(self._class(), json=self._json))
         if character == ".":
-            return write(DOT, json=self._json)
+            return _Piece(write(DOT, json=self._json))
         if character == "\\":
-            return write(self._escape(in_class=False), json=self._json)
+            return _Piece(write(self._escape(in_class=False), json=self._json))
         if character in "*+?{":
             raise self._refused(f"`{character}` repeats nothing, or a repeat", unsupported=False)
-        return write(self._character(ord(character)), json=self._json)
+        return _Piece(write(self._character(ord(character)), json=self._json))
 
-    def _repeated(self, atom: str) -> str:
+    def _repeated(self, atom: _Piece) -> _Piece:
         sign = self._pattern[self._at : self._at + 1]
         if not sign or sign not in "*+?{":
             return atom
         self._at += 1
-        if sign == "{":
-            sign = self._bounds()
+        least, most = self._bounds() if sign == "{" else _SIGNS[sign]
         if not self._next("?") and self._pattern[self._at : self._at + 1] == "+":
             raise self._refused("a possessive repeat (`++`)")
-        return f"{atom}{sign}"
+        return _repeat(atom, least, most)
 
-    def _bounds(self) -> str:
+    def _bounds(self) -> tuple[int, int | None]:
         least = self._number()
         most: int | None = least
         if self._next(","):
@@ -123,9 +131,7 @@ class _Reader:
             raise self._refused("`{` starts no repeat; write `\\{` for the character", unsupported=False)
         if most is not None and most < least:
             raise self._refused(f"`{{{least},{most}}}` has its bounds the wrong way round", unsupported=False)
-        if most == least:
-            return f"{{{least}}}"
-        return f"{{{least},{'' if most is None else most}}}"
+        return least, most
 
     def _number(self) -> int:
         start = self._at
@@ -138,17 +144,17 @@ class _Reader:
             raise self._refused(f"more than {REPEATS_MAX} repeats")
         return number
 
-    def _group(self) -> str:
+    def _group(self) -> _Piece:
         if self._next("?"):
             self._named_or_plain()
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise self._refused(f"more than {DEPTH_MAX} groups in each other")
-        inner = _alternatives([branch.text for branch in self._branches()])
+        inner = _alternatives(self._branches())
         self._depth -= 1
         if not self._next(")"):
             raise self._refused("a group isn't closed", unsupported=False)
-        return f"(?:{inner})"
+        return _Piece(f"(?:{inner.text})", inner.empty)
 
     def _named_or_plain(self) -> None:
         if self._next(":"):
@@ -244,8 +250,31 @@ class _Reader:
         return Refused(f"`{self._place}` {verdict} (at character {self._at}).", self._place, unsupported=unsupported)
 
 
-def _alternatives(written: list[str]) -> str:
-    full = [text for text in written if text]
+_SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+
+
+def _repeat(piece: _Piece, least: int, most: int | None) -> _Piece:
+    """So many times the piece, in the one way that xgrammar reads as everybody else does.
+
+    Its `?` leaves out the beginning of a group that ends in a repeat, so that `(?:xb+)?` takes "bb"; and so does a
+    repeat from one on of what may be nothing.
+    """
+    if piece.empty:
+        least = 0
+    if most == least:
+        sign = f"{{{least}}}"
+    elif most is None:
+        sign = "*" if least == 0 else f"{{{least},}}"
+    else:
+        sign = f"{{{least},{most}}}"
+    return _Piece(f"{piece.text}{sign}", piece.empty or least == 0)
+
+
+def _alternatives(written: Sequence[_Piece]) -> _Piece:
+    full = [piece for piece in written if piece.text]
     if not full:
-        return ""
-    return f"(?:{'|'.join(full)})?" if len(full) < len(written) else "|".join(full)
+        return _Piece("", empty=True)
+    text = "|".join(piece.text for piece in full)
+    if len(full) < len(written):
+        return _repeat(_Piece(f"(?:{text})"), 0, 1)
+    return _Piece(text, any(piece.empty for piece in full))

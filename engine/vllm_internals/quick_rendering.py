@@ -175,7 +175,23 @@ def _size(conversation: list[Any]) -> int | None:
                 return None
             size += len(text) + MESSAGE_CHARACTERS
         for call in message.get("tool_calls") or ():
-            size += len(call["function"]["arguments"]) + MESSAGE_CHARACTERS
+            size += _size_of_value(call["function"]["arguments"]) + MESSAGE_CHARACTERS
+    return size
+
+
+def _size_of_value(value: Any) -> int:
+    """Of arguments, as text or parsed."""
+    size, pending = 0, [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            size += len(one)
+        elif isinstance(one, Mapping):
+            pending.extend(one.values())
+            size += sum(map(len, one))
+        elif isinstance(one, list):
+            pending.extend(one)
+        size += 4  # a number, a quote, a comma
     return size
 
 

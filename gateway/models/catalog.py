@@ -24,6 +24,7 @@ from gateway.settings import Settings
 from pricing.price import Price
 
 Task = Literal["generate", "embed"]
+PrefixCache = Literal["shared", "account", "key"]
 
 ALL = "all"
 DEMO_SOURCE = "demo"
@@ -58,6 +59,7 @@ class Card(BaseModel):
     chat_template: str | None = None
     hold_forced_calls: bool = True
     task: Task = "generate"
+    prefix_cache: PrefixCache = "shared"  # who shares the prefixes that the engine keeps
     profile: str
     description: str = ""
     tags: list[str] = Field(default_factory=list)
@@ -172,7 +174,7 @@ def _parse(document: Mapping[str, object], where: str) -> list[Card]:
             raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
     tables = document.get("model", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise CatalogError(f"{where}: `model` must be a list of cards; a card starts with the line [[model]].")
+        raise CatalogError(f"{where} holds no model card: `model` must be a list of them, each below a line [[model]].")
     if not tables and "profile" not in document:
         raise CatalogError(f"{where} holds no model card; a card starts with the line [[model]].")
     return [_card(table, index, where) for index, table in enumerate(tables)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, m
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from engine.base import Sampling
+from gateway.errors import InvalidParameter
 from gateway.models.parameters import Parameter, Route
 from gateway.protocol.fields import EMPTY, NO_FIELDS, FieldTable, Unsupported
 from gateway.protocol.schema import JSONSchema, describe_nulls, describe_strictness
@@ -120,6 +121,12 @@ class RequestBody(Body):
 
     def sampling(self, max_tokens: int, **more: object) -> Sampling:
         """How to choose tokens: this body's parameters by the engine's names, and what else the route has."""
+        if getattr(self, "min_tokens", 0) > max_tokens:
+            raise InvalidParameter(
+                f"`min_tokens` must be at most the tokens that may be generated, which are {max_tokens}; got "
+                f"{getattr(self, 'min_tokens', 0)}.",
+                param="min_tokens",
+            )
         given = self.model_fields_set
         values = {
             row.engine or name: getattr(self, name)

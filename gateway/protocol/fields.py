@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.protocol.schema import NOTHING, NULL
+
 Unsupported = tuple[str, str, object]  # the field, why not, and what was sent
 
 HEADER = "farebox-ignored"
@@ -50,7 +52,8 @@ class FieldTable:
         for name, text in self.hints.items():
             properties.setdefault(name, {"description": f"{text} Accepted; it changes nothing in the answer."})
         for name, reason in self.refused.items():
-            properties.setdefault(name, {"enum": [None, False, *EMPTY], "description": f"Can't be honoured: {reason}."})
+            off = [NULL, {"type": "boolean", "const": False}, *NOTHING]
+            properties.setdefault(name, {"anyOf": off, "description": f"Can't be honoured: {reason}."})
 
 
 NO_FIELDS = FieldTable()

@@ -16,6 +16,12 @@ JSONSchema = dict[str, Any]
 
 SENT: JSONSchema = {"not": {"type": "null"}}
 NULL: JSONSchema = {"type": "null"}
+# What plainly means "off", each in words that generators of clients know.
+NOTHING: list[JSONSchema] = [
+    {"type": "string", "maxLength": 0},
+    {"type": "array", "items": {}, "maxItems": 0},
+    {"type": "object", "maxProperties": 0},
+]
 ASKED: JSONSchema = {"not": {"enum": [None, "", [], {}]}}  # for a field where an empty value means absent
 DEFINITIONS = "#/$defs/{model}"
 
@@ -58,7 +64,7 @@ def describe_nulls(schema: JSONSchema, empties: Collection[str] = ()) -> None:
 def _or_empty(schema: JSONSchema) -> JSONSchema:
     outside: JSONSchema = {key: schema[key] for key in ("title", "description", "default") if key in schema}
     options = schema.get("anyOf") or [{key: value for key, value in schema.items() if key not in outside}]
-    return {**outside, "anyOf": [*options, {"enum": ["", [], {}]}]}
+    return {**outside, "anyOf": [*options, *NOTHING]}
 
 
 def nullable(schema: JSONSchema) -> JSONSchema:

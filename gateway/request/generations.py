@@ -24,18 +24,24 @@ class Part:
 
 
 async def start(
-    engine: Engine, request_id: str, parts: Sequence[Part], trace_headers: Mapping[str, str], *, stream: bool
+    engine: Engine,
+    request_id: str,
+    parts: Sequence[Part],
+    trace_headers: Mapping[str, str],
+    *,
+    stream: bool,
+    cache_salt: str | None = None,
 ) -> Generation:
     """Hand every part to the engine, or none: where one is refused, the others are stopped again.
 
     Raises EngineOverloaded, EngineDead, PromptError.
     """
     if len(parts) == 1:
-        return await _start(engine, request_id, parts[0], trace_headers, stream)
+        return await _start(engine, request_id, parts[0], trace_headers, stream, cache_salt)
     started: list[Generation] = []
     try:
         for index, part in enumerate(parts):
-            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream))
+            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream, cache_salt))
     except BaseException:
         for generation in started:
             await generation.aclose()
@@ -44,13 +50,15 @@ async def start(
 
 
 async def _start(
-    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool
+    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool, cache_salt: str | None
 ) -> Generation:
     if part.embedding is not None:
         return await engine.embed(EmbeddingRequest(request_id, part.prompt, part.embedding.dimensions, trace_headers))
     if part.sampling.max_tokens == 0:
         return NoTokens(part.prompt.tokens, part.sampling.n)
-    return await engine.generate(GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream))
+    return await engine.generate(
+        GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt)
+    )
 
 
 class Together(Generation):

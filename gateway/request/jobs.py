@@ -51,6 +51,17 @@ class Job:
     def choices(self) -> int:
         return sum(part.sampling.n for part in self.parts)
 
+    @property
+    def cache_salt(self) -> str | None:
+        """Whom this request shares prefixes with, as the model card says."""
+        match self.served.model.card.prefix_cache:
+            case "account":
+                return f"account {self.key.account_id}"
+            case "key":
+                return f"key {self.key.id}"
+            case "shared":
+                return None
+
     def priced(self) -> ReserveRequest:
         """What it may cost at most."""
         return ReserveRequest(

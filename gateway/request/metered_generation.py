@@ -79,7 +79,9 @@ class Metered:
         trace.begin("generate")
         trace.begin("first_token", "generate")
         headers = trace.headers(job.trace_headers)
-        self._generation = await start(job.served.engine, job.request_id, job.parts, headers, stream=job.stream)
+        self._generation = await start(
+            job.served.engine, job.request_id, job.parts, headers, stream=job.stream, cache_salt=job.cache_salt
+        )
         self._reservation.follow(lambda: self.tokens)
         if admitted is not None:
             await self._reservation.stands()

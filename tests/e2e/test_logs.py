@@ -31,7 +31,7 @@ REQUESTS = [
     ("/v1/chat/completions", chat("break", stream=True)),
     ("/v1/chat/completions", chat("refuse")),
     ("/v1/chat/completions", chat("wrong", temperature=PROMPT)),
-    ("/v1/chat/completions", chat("wrong", user=PROMPT, **{PROMPT: 1})),
+    ("/v1/chat/completions", chat("wrong", user=PROMPT, metadata={PROMPT: PROMPT})),
     ("/v1/chat/completions", {"model": PROMPT, "messages": PROMPT}),
     ("/v1/completions", {"model": MODEL, "prompt": PROMPT, "echo": True}),
     (f"/v1/inference/{MODEL}", {"input": PROMPT, "webhook": f"http://127.0.0.1:9/{PROMPT}"}),

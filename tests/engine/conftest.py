@@ -61,12 +61,18 @@ def start(engine: EmbeddedEngine) -> Start:
     """Starts a generation: `await start("Hello!", temperature=0)`."""
 
     async def _start(
-        said: str = "Hello!", *, prompt: Prompt | None = None, stream: bool = True, **sampling: object
+        said: str = "Hello!",
+        *,
+        prompt: Prompt | None = None,
+        stream: bool = True,
+        cache_salt: str | None = None,
+        **sampling: object,
     ) -> Generation:
         if prompt is None:
             prompt = await chat(engine, said)
         chosen = Sampling(**{"max_tokens": 32, **sampling})  # type: ignore[arg-type]  # the test's own values
-        return await engine.generate(GenerationRequest(f"test-{next(_numbers)}", prompt, chosen, stream=stream))
+        name = f"test-{next(_numbers)}"
+        return await engine.generate(GenerationRequest(name, prompt, chosen, stream=stream, cache_salt=cache_salt))
 
     return _start
 

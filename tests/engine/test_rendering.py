@@ -248,7 +248,7 @@ async def test_unknown_parser_stops_the_start(engine: EmbeddedEngine, field: str
 
 async def test_cache_salt_keeps_prefixes_apart(engine: EmbeddedEngine, start: Start) -> None:
     said = "A secret beginning that nobody else may time. " * 20
-    await read(await start(prompt=await chat(engine, said, cache_salt="one"), max_tokens=1))
-    other = await start(prompt=await chat(engine, said, cache_salt="two"), max_tokens=1)
+    await read(await start(prompt=await chat(engine, said), cache_salt="one", max_tokens=1))
+    other = await start(prompt=await chat(engine, said), cache_salt="two", max_tokens=1)
     await read(other)
     assert other.counts.cached == 0
