@@ -188,7 +188,12 @@ class Reservation:
 
     def _finish(self, tokens: Tokens, charge: Picodollars, outcome: Outcome, reason: str | None) -> None:
         self.final = self._final(tokens, charge, outcome, reason)
+        self._let_go()
         self._keeper.finish(self, self.final)
+
+    def _let_go(self) -> None:
+        """Of who was asked and told: the request goes with its answer, not with the garbage collector's next visit."""
+        self._observed, self._read, self._overtaken = self.tokens, None, None
 
     def _final(self, tokens: Tokens, charge: Picodollars, outcome: Outcome, reason: str | None) -> Final:
         key = self.request.key
@@ -204,8 +209,10 @@ class Reservation:
         """For the writer alone: another process has settled it, by the checkpoint that was written last."""
         charge = min(cost(self.request.price, self.tokens_written), self.amount)
         self.final = self._final(self.tokens_written, Picodollars(charge), Outcome.INTERRUPTED, None)
-        if self._overtaken is not None:
-            self._overtaken()
+        tell = self._overtaken
+        self._let_go()
+        if tell is not None:
+            tell()
 
     @property
     def is_overtaken(self) -> bool:

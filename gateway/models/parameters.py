@@ -113,10 +113,11 @@ class Profile:
         return hash(self.name)
 
     def route(self, route: Route) -> dict[str, Parameter]:
-        """The parameters of one route, by the names that it gives them."""
-        rows = self.sections[_section(route)].items()
+        """The parameters of one route, by the names that it gives them; each says what the engine calls it."""
         return {
-            row.names.get(route, name): row for name, row in rows if _section(route) == "native" or route in row.routes
+            row.names.get(route, name): row if row.engine is not None else row.model_copy(update={"engine": name})
+            for name, row in self.sections[_section(route)].items()
+            if _section(route) == "native" or route in row.routes
         }
 
     def lacks(self, route: Route) -> frozenset[str]:

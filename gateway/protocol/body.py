@@ -41,6 +41,8 @@ class Body(BaseModel):
         if not isinstance(value, dict):
             return value
         empties = cls.EMPTIES
+        if not empties and None not in value.values():
+            return value
         return {
             name: item for name, item in value.items() if item is not None and not (name in empties and item in EMPTY)
         }
@@ -129,7 +131,7 @@ class RequestBody(Body):
             )
         given = self.model_fields_set
         values = {
-            row.engine or name: getattr(self, name)
+            str(row.engine): getattr(self, name)
             for name, row in self.PARAMETERS.items()
             if row.engine != "" and (row.default is not None or name in given)
         }

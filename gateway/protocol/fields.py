@@ -134,5 +134,5 @@ def ignored_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _plain(name: str) -> str:
-    text = "".join(letter if " " <= letter <= "~" and letter not in ',"' else "?" for letter in name)
-    return text[:NAME_CHARACTERS_MAX]
+    shortened = name[:NAME_CHARACTERS_MAX]
+    return "".join(letter if " " <= letter <= "~" and letter not in ',"' else "?" for letter in shortened)

@@ -126,6 +126,8 @@ def main(cpu_seconds_max: float, memory_bytes_max: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the end comes with the end of the input
     os.nice(NICENESS)
+    # Where memory has run out, Rust's backtrace would need more and wait for itself for ever.
+    os.putenv("RUST_BACKTRACE", "0")
     gc.freeze()
     gc.disable()  # while a body is being read it would look through a million objects again and again
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -182,6 +182,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
+    for name in sorted(model.profile.lacks(body.ROUTE)):
+        properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:
         some: JSONSchema = {"type": "array", "minItems": 1}
         schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": body.NO_CALLS})]

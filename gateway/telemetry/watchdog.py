@@ -24,7 +24,7 @@ WEIGHT = 1 - math.exp(-PERIOD_SECONDS / RECENT_SECONDS)
 SUSPECT_SECONDS = 0.05  # overdue by this much, it is worth a look at what runs
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2.5, 5, 10, 30)
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class LoopWatch:
@@ -37,6 +37,7 @@ class LoopWatch:
     def __init__(self, observe: Callable[[float], None] = lambda seconds: None, *, log_seconds: float = 0.2) -> None:
         self.recent_seconds = 0.0
         self.last_seconds = 0.0
+        self.tells = False  # on the log: before the first request nobody waits
         self._observe = observe
         self._log_seconds = log_seconds
         self._due = 0.0
@@ -68,7 +69,7 @@ class LoopWatch:
     def _turn(self) -> None:
         delay = max(0.0, time.monotonic() - self._due)
         self.note(delay)
-        if delay >= self._log_seconds:
+        if self.tells and delay >= self._log_seconds:
             log.warning("the event loop was held up for %.2f s, by %s", delay, self._suspect or "what is unknown")
         self._suspect = None
         self._wait()

@@ -64,7 +64,7 @@ def test_an_answer_that_ends_by_itself_ends_with_a_special_token(server: Server)
 
 def test_num_responses_and_seed(server: Server) -> None:
     fields: dict[str, Any] = {"num_responses": 2, "temperature": 2, "top_p": 1, "seed": 7, "max_new_tokens": 8}
-    first, again = infer(server, **fields), infer(server, **fields)
+    first, again = infer(server, DEMO, **fields), infer(server, DEMO, **fields)
     assert first["results"] == again["results"]
     one, two = (result["generated_text"] for result in first["results"])
     assert one != two

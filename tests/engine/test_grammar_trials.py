@@ -61,11 +61,10 @@ def choices(count: int) -> list[Question]:
 
 
 def process_id() -> int:
-    """The process's id, from the children that this one has."""
+    """The id of the process that was started last: engines of other tests have theirs."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    found = [pid for pid in children if b"trial_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(found) == 1
-    return int(found[0])
+    found = [int(pid) for pid in children if b"trial_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return max(found)
 
 
 async def ask(trials: Trials, client: str, question: Question) -> Verdict:

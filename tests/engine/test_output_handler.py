@@ -188,6 +188,6 @@ async def test_a_real_engine_goes_on_after_it_was_stopped(engine: EmbeddedEngine
     assert [generation.counts for generation in generations] == [
         TokenCounts(generation.counts.prompt, generation.counts.cached, 400) for generation in generations
     ]
-    while await engine._require().core.is_paused():  # noqa: ASYNC110 - it goes on in a moment; pytest's limit ends this
+    while await engine._require().core.is_paused():
         await asyncio.sleep(0.01)
     assert (await read(await start(max_tokens=3, ignore_eos=True)))[-1].completion_tokens == 3

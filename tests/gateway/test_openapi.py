@@ -140,7 +140,7 @@ def with_defaults(value: Any) -> Iterator[dict[str, Any]]:
             yield from with_defaults(item)
 
 
-KEPT_INSIDE = ("/admin", "/metrics", "/health")
+KEPT_INSIDE = ("/", "/admin", "/metrics", "/health")
 
 
 async def test_the_chart_exposes_every_path_that_is_not_kept_inside(served: GatewayServer, repository: Path) -> None:

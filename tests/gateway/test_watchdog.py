@@ -38,6 +38,7 @@ async def test_what_holds_the_loop_up_is_named(caplog: pytest.LogCaptureFixture)
         time.sleep(0.5)
 
     watch = LoopWatch.open(log_seconds=0.05)
+    watch.tells = True
     with caplog.at_level(logging.WARNING, "farebox.loop"):
         await asyncio.create_task(hold(), name="POST /v1/somewhere")
         while not caplog.records:
