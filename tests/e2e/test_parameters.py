@@ -67,7 +67,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def numbers(endpoint: Endpoint, profile: str) -> list[tuple[str, Parameter]]:
-    parameters = shipped_profiles()[profile].route(endpoint.route).items()
+    """All but `min_tokens`, whose most is what the request may generate (`tests/gateway/test_fields.py`)."""
+    parameters = [row for row in shipped_profiles()[profile].route(endpoint.route).items() if row[0] != "min_tokens"]
     return [(name, one) for name, one in parameters if one.kind in ("number", "integer")]
 
 

@@ -165,6 +165,14 @@ def test_many_faults_make_a_small_answer() -> None:
     assert len(caught.value.faults) == 10
 
 
+def test_no_more_tokens_can_be_demanded_than_may_be_generated() -> None:
+    body = validate(ChatBody, {**CHAT, "min_tokens": 5}, PROFILE)
+    assert body.sampling(5).more["min_tokens"] == 5
+    with pytest.raises(InvalidParameter, match="which are 4; got 5") as caught:
+        body.sampling(4)
+    assert caught.value.param == "min_tokens"
+
+
 def test_what_a_page_lacks_is_refused_on_its_route() -> None:
     llama2 = shipped_profiles()["llama2-chat"]
     for name in ("min_p", "seed"):
