@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from engine.adapters import Adapter, TakesAdapters
 from engine.grammar.tried import GrammarLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
@@ -38,7 +39,7 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost. `adapters` are there at once.
     """
 
     source: str
@@ -46,6 +47,7 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def embeds(self) -> bool:
@@ -155,7 +157,7 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -167,6 +169,7 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +275,7 @@ class Renderer(Protocol):
         """The prompt decoded, for `echo`."""
 
 
-class Engine(Protocol):
+class Engine(TakesAdapters, Protocol):
     """One set of weights, batched."""
 
     @property

@@ -14,7 +14,19 @@ from gateway.errors.responses import on_http_exception
 from gateway.request.auth import AuthMiddleware
 from gateway.request.context import ContextMiddleware
 from gateway.request.edge import EdgeMiddleware
-from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.routes import (
+    admin,
+    admin_adapters,
+    anthropic,
+    documents,
+    embeddings,
+    health,
+    models,
+    native,
+    openai,
+    responses,
+    usage,
+)
 from gateway.routes.endpoint import Generating
 from gateway.settings import SettingsError
 from gateway.state import Gateway
@@ -96,6 +108,7 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/requests/{id}", usage.get_request),
         Route("/v1/me/rate_limit", usage.get_rate_limit),
         *admin.routes(),
+        *admin_adapters.routes(),
     ]
     for prefix in OPENAI_PREFIXES:
         routes += [

@@ -177,6 +177,9 @@ class Settings(BaseModel):
     webhook_allow_private: bool = Field(
         False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
     )
+    adapters_max: int = Field(
+        100, ge=0, description="LoRA adapters that may be added while the gateway runs, beside those of the cards."
+    )
     limit_requests_per_minute: int | None = Field(
         None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."
     )

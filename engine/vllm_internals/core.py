@@ -7,6 +7,7 @@ from enum import Enum
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import EngineInput
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
@@ -72,7 +73,7 @@ class Core(AsyncLLM):
         for logger in self.logger_manager.stat_loggers if loggers else ():
             logger.waiting = self.output_processor.waiting
         self._outputs: OutputHandler | None = None
-        self._alone = seat is None or seat.count == 1
+        self.alone = seat is None or seat.count == 1
         if statistics is Statistics.SERVING:
             # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
             self.log_stats = False
@@ -118,7 +119,7 @@ class Core(AsyncLLM):
             record,
             counts=self.log_stats,
             ages=parallel.data_parallel_size_local == parallel.data_parallel_size,
-            stops_engine=self._alone,
+            stops_engine=self.alone,
         )
         self.output_handler = asyncio.create_task(self._outputs.run(), name="engine outputs")
 
@@ -132,6 +133,7 @@ class Core(AsyncLLM):
         trace_headers: dict[str, str] | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, object] | None = None,
+        lora_request: LoRARequest | None = None,
     ) -> None:
         """`AsyncLLM.add_request` for a rendered prompt. Raises vLLM's errors; leaves nothing behind when it does."""
         if self.errored:
@@ -143,6 +145,7 @@ class Core(AsyncLLM):
             prompt,
             params,
             supported_tasks=await self.get_supported_tasks(),
+            lora_request=lora_request,
             trace_headers=trace_headers,
         )
         request.reasoning_ended = reasoning_ended

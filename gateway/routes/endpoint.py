@@ -18,8 +18,9 @@ from starlette.types import Receive, Scope, Send
 from engine.base import WORKS_FOR
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
 from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
-from gateway.models.catalog import Catalog, Task
+from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
+from gateway.models.model import Task
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -141,7 +142,7 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = {model.name: model.profile for model in gateway.catalog}
+        profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
         job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
@@ -153,7 +154,7 @@ class Generating:
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
-        served = gateway.fleet.find(name)
+        served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self._operation, gateway.catalog)
         return served

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from engine.script import RequestScript, Script, Step
 from gateway.app import create_app
 from gateway.errors import GatewayError
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.openapi.document import class_names
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import parse_json, with_ranges
