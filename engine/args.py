@@ -49,7 +49,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     options = dict(spec.options)
     options.pop("disable_log_stats", None)
     if current_platform.is_cpu():
-        if torch.cpu._is_amx_tile_supported():
+        if torch.cpu.get_capabilities().get("amx_tile"):
             options.setdefault("worker_cls", "engine.vllm_internals.cpu_worker.AMXWorker")
         # The engine's threads wait for each other by spinning; one core stays for whoever else has work.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))

@@ -197,10 +197,15 @@ class Core(AsyncLLM):
 def engine_config(args: AsyncEngineArgs, seat: Seat | None = None) -> VllmConfig:
     """vLLM's configuration, in the process that starts the engine and the same in each of its front ends."""
     if seat is not None:
-        args._api_process_count, args._api_process_rank = seat.count, seat.index
+        take_seat(args, seat.count, seat.index)
     config = args.create_engine_config(USAGE_CONTEXT)
     _limit_queue(config)
     return config
+
+
+def take_seat(args: AsyncEngineArgs, count: int, index: int) -> None:
+    """Make them the arguments of one of several front ends; of their parent, where `index` is -1."""
+    args._api_process_count, args._api_process_rank = count, index
 
 
 def _connection(seat: Seat) -> dict[str, object]:
