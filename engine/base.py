@@ -123,7 +123,8 @@ class Sampling:
     """How to choose tokens. Every value has been checked against the model's parameter profile.
 
     `top_k` 0 means off; `logprobs` is the number of alternatives per token (0: the chosen token only), `None` off;
-    `logit_bias` maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
+    `prompt_logprobs` is the same of the prompt's tokens, of which none then comes from the prefix cache; `logit_bias`
+    maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
     """
 
     max_tokens: int
@@ -139,6 +140,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -197,7 +199,8 @@ class Delta:
     """What one choice gained since its last delta. Several tokens are merged when the reader is slow.
 
     `completion_tokens` and `reasoning_tokens` are totals of this choice so far, as the engine counts them (a stop
-    token counts); `cached_tokens` is how much of the prompt came from the prefix cache.
+    token counts); `cached_tokens` is how much of the prompt came from the prefix cache. `prompt_logprobs` come with the
+    first delta of a choice, where they were asked for: those of the prompt's tokens after the first, which has none.
     """
 
     index: int
@@ -210,6 +213,7 @@ class Delta:
     reasoning: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: Collection[TokenLogprobs] | None = None
+    prompt_logprobs: Collection[TokenLogprobs] | None = None
     embedding: Sequence[float] | None = None  # all that there is, where the model embeds
 
 
@@ -273,6 +277,9 @@ class Renderer(Protocol):
 
     def prompt_text(self, prompt: Prompt) -> str:
         """The prompt decoded, for `echo`."""
+
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        """The prompt's tokens."""
 
 
 class Engine(TakesAdapters, Protocol):

@@ -90,7 +90,9 @@ class LoadedEngine:
                 "temperature",
             )
         inbox = Inbox(sampling.n, request.stream, sampling.logprobs or 0)
-        generation = EmbeddedGeneration(self.core, inbox, handle.token_ids, handle.context)
+        generation = EmbeddedGeneration(
+            self.core, inbox, handle.token_ids, handle.context, sampling.prompt_logprobs is not None
+        )
         try:
             await self.core.submit(
                 request.request_id,

@@ -210,6 +210,9 @@ class VLLMRenderer:
             return handle.text
         return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
 
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        return rendered(prompt).token_ids
+
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
     ) -> _Request:

@@ -147,6 +147,12 @@ class Settings(BaseModel):
         "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    prompt_logprobs_max: int = Field(
+        65_536,
+        ge=0,
+        description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
+        "(`echo` with `logprobs`), over all prompts and answers.",
+    )
     grammar_seconds_max: float = Field(
         5.0,
         gt=0,

@@ -209,7 +209,6 @@ NO_PROMPTS: tuple[Any, ...] = (
     [
         ({"prompt": "a", "suffix": "b"}, 400, "suffix", "fill in the middle"),
         ({"prompt": "a", "best_of": 2}, 422, "best_of", "equal `n`"),
-        ({"prompt": "a", "echo": True, "logprobs": 1}, 422, "echo", "log probabilities of the prompt"),
         ({"prompt": "a", "logprobs": 6}, 422, "logprobs", "5"),
         ({"prompt": "a", "logprobs": True}, 422, "logprobs", "true"),
         ({"prompt": "a", "logprobs": -1}, 422, "logprobs", "0"),
