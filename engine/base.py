@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
@@ -22,6 +23,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "error"]
 # Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
 # client's own.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
+
+# With whom the current task's request shares what is remembered of earlier prompts. None: with everybody; "": with
+# nobody, and nothing is remembered.
+SHARES_WITH: ContextVar[str | None] = ContextVar("shares_with", default="")
 
 
 class EngineState(enum.Enum):
@@ -38,7 +43,8 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost, `tokenizing` how much of
+    prompts is remembered.
     """
 
     source: str
@@ -46,6 +52,7 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
 
     @property
     def embeds(self) -> bool:

@@ -147,6 +147,17 @@ class Settings(BaseModel):
         "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    prompt_cache_bytes_max: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for the tokens of parts of prompts that were seen before, in each process and for each "
+        "engine; 0: none are kept.",
+    )
+    fast_tokenizer: bool = Field(
+        True,
+        description="Tokenize prompts with `fastokens` where it gives the same tokens as `tokenizers`, which is tried "
+        "at the start.",
+    )
     grammar_seconds_max: float = Field(
         5.0,
         gt=0,
