@@ -24,10 +24,6 @@ FinishReason = Literal["stop", "length", "tool_calls", "error"]
 # client's own.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
-# With whom the current task's request shares what is remembered of earlier prompts. None: with everybody; "": with
-# nobody, and nothing is remembered.
-SHARES_WITH: ContextVar[str | None] = ContextVar("shares_with", default="")
-
 
 class EngineState(enum.Enum):
     """Where an engine is in its life; `READY` means that it has generated a token."""
@@ -43,8 +39,7 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost, `tokenizing` how much of
-    prompts is remembered.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
     """
 
     source: str

@@ -12,10 +12,15 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from sys import getsizeof
 from typing import Protocol
+
+# With whom the current task's request shares what is remembered of earlier prompts. None: with everybody; "": with
+# nobody, and nothing is remembered.
+SHARES_WITH: ContextVar[str | None] = ContextVar("shares_with", default="")
 
 MIB = 2**20
 # A text of more pieces is tokenized whole: looking each of them up takes longer than that.

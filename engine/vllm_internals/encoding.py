@@ -90,7 +90,7 @@ class Encoder:
     def encode(self, text: str, special: bool, whose: str | None = "") -> list[int]:
         """The ids of a text; with `special`, those around it too.
 
-        `whose` is as `engine.base.SHARES_WITH`: among whom pieces of the text are remembered.
+        `whose` is as `engine.tokenizing.SHARES_WITH`: among whom pieces of the text are remembered.
         Raises PromptTooLong where counting the tokens of what can't fit would take too long.
         """
         if len(text) > TOKEN_CHARACTERS * self._context:
@@ -137,13 +137,13 @@ def _fast(tokenizer: Tokenizer, plain: Encode, samples: list[str]) -> Encode | N
 
 
 def _cuts_are_right(tokenizer: Tokenizer, cuts: Cuts, plain: Encode, samples: list[str]) -> bool:
-    """Whether pieces have the tokens of the whole. They have by how `tokenizers` works, unless it is told to take the
-    text of special tokens for text, or to merge at random; and an example of each says that it still works so."""
+    """Whether pieces have the tokens of the whole. They have by how `tokenizers` works, unless it is told to merge at
+    random; the samples say that it still works so."""
     why = ""
     if not cuts.found:
-        why = "it has no special tokens to cut at"
-    elif tokenizer.encode_special_tokens or getattr(tokenizer.model, "dropout", None):
-        why = "it takes special tokens for text, or merges at random"
+        why = "the tokenizer has no special tokens to cut at"
+    elif getattr(tokenizer.model, "dropout", None):
+        why = "the tokenizer merges at random"
     else:
         for text, tokens in zip(samples, plain(samples, False), strict=True):
             pieces = cuts.pieces(text) or [text]

@@ -21,8 +21,7 @@ from typing import Any, TypeGuard, TypeVar
 from vllm.inputs import EngineInput, TokensInput, tokens_input
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, hf
 
-from engine.base import SHARES_WITH
-from engine.tokenizing import TokenizingLimits
+from engine.tokenizing import SHARES_WITH, TokenizingLimits
 from engine.vllm_internals.encoding import Encoder
 from engine.vllm_internals.templates import Templates
 

@@ -15,7 +15,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from engine.base import SHARES_WITH, WORKS_FOR
+from engine.base import WORKS_FOR
+from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
 from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
 from gateway.models.catalog import Catalog, Task
