@@ -32,7 +32,7 @@ _FIELDS = {
 # away from whatever else runs there.
 CPU_KV_CACHE_BYTES = 1 << 30
 
-# Threads that make prompts: one for the longest (`engine.vllm_internals.quick_rendering`), one for those that shall not
+# Threads that make prompts: one for the longest (`engine.vllm_internals.renderer`), one for those that shall not
 # wait for them.
 RENDERERS = 2
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from engine.adapters import Adapter, TakesAdapters
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
@@ -48,6 +49,7 @@ class EngineSpec:
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
     adapters: tuple[Adapter, ...] = ()
+    tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
 
     @property
     def embeds(self) -> bool:

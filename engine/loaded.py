@@ -24,7 +24,6 @@ from engine.temperature import VLLM_TEMPERATURE_MAX
 from engine.vllm_internals.constraining import Constraining
 from engine.vllm_internals.core import Core
 from engine.vllm_internals.outputs import Inbox
-from engine.vllm_internals.quick_rendering import quicken
 from engine.vocabulary import TokenizerVocabulary
 
 
@@ -34,8 +33,7 @@ class LoadedEngine:
     def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
         self._embeds = spec.embeds
         envs.disable_envs_cache()  # an engine that came first may have enabled it
-        self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
-        quicken(self.core.renderer)
+        self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat, spec.tokenizing)
         self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
@@ -124,6 +122,7 @@ class LoadedEngine:
     def shutdown(self, seconds: float) -> None:
         """Ends vLLM's processes; blocks for at most about `seconds`."""
         atexit.unregister(self.shutdown)
+        self.core.rendering.close()
         self.core.shutdown(seconds)
 
     def close(self) -> None:

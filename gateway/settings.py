@@ -153,6 +153,17 @@ class Settings(BaseModel):
         description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
         "(`echo` with `logprobs`), over all prompts and answers.",
     )
+    prompt_cache_bytes_max: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for the tokens of parts of prompts that were seen before, in each process and for each "
+        "engine; 0: none are kept.",
+    )
+    fast_tokenizer: bool = Field(
+        True,
+        description="Tokenize prompts with `fastokens` where it gives the same tokens as `tokenizers`, which is tried "
+        "at the start.",
+    )
     grammar_seconds_max: float = Field(
         5.0,
         gt=0,

@@ -85,18 +85,7 @@ PRIVATE = (
         for name in ("_gauge_cls", "_counter_cls", "_histogram_cls")
     ),
     # vLLM and transformers: from a prompt to tokens
-    *(
-        Private(
-            "vllm.renderers:BaseRenderer", name, "engine/vllm_internals/*rendering.py", "put the tokenizer in its place"
-        )
-        for name in ("_tokenize_prompt", "_tokenize_prompt_async", "_executor")
-    ),
-    Private(
-        "transformers:PreTrainedTokenizerFast",
-        "_tokenizer",
-        "engine/vllm_internals/*rendering.py",
-        "call `tokenizers` directly",
-    ),
+    Private("transformers:PreTrainedTokenizerFast", "_tokenizer", "engine/*encoding.py", "call `tokenizers` directly"),
     # vLLM: formats of other APIs
     Private(
         "vllm.entrypoints.openai.responses.streaming_events",

@@ -17,9 +17,11 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
 from engine.seat import Seat
+from engine.tokenizing import TokenizingLimits
 from engine.vllm_internals.lifeline import executor_class
 from engine.vllm_internals.output_handler import OutputHandler
 from engine.vllm_internals.outputs import Inbox, StepProcessor
+from engine.vllm_internals.renderer import Renderer
 from engine.vllm_internals.stats import EngineMetrics, ServingStats
 
 # How many requests vLLM takes before it refuses more, in multiples of those that it can run at once. Those that wait
@@ -46,7 +48,13 @@ class Core(AsyncLLM):
     output_processor: StepProcessor
     output_handler: asyncio.Task[None] | None  # None until the first request
 
-    def __init__(self, args: AsyncEngineArgs, statistics: Statistics, seat: Seat | None = None) -> None:
+    def __init__(
+        self,
+        args: AsyncEngineArgs,
+        statistics: Statistics,
+        seat: Seat | None,
+        tokenizing: TokenizingLimits,
+    ) -> None:
         config = engine_config(args, seat)
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
         super().__init__(
@@ -59,6 +67,8 @@ class Core(AsyncLLM):
             usage_context=USAGE_CONTEXT,
             **({} if seat is None else _connection(seat)),
         )
+        self.rendering = Renderer(self.renderer, tokenizing)
+        self.input_processor.renderer = self.rendering
         # vLLM would check a request's grammar here, in the event loop: `constraining` has done it elsewhere.
         self.input_processor.structured_outputs_config = None
         theirs = self.output_processor

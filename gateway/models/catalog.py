@@ -17,6 +17,7 @@ from engine.adapters import Adapter
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from gateway.errors.suggestions import nearest
 from gateway.models.adapter_cards import FIRST_OF_CARDS, AdapterCard, adapted
 from gateway.models.model import Card, Model
@@ -215,6 +216,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
             schema_bytes=settings.grammar_bytes_max,
             waiting=settings.grammar_waiting_max,
         ),
+        tokenizing=TokenizingLimits(settings.prompt_cache_bytes_max, settings.fast_tokenizer),
     )
     chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
     return Model(card.name, card, price, profiles[card.profile], spec, chat_format)

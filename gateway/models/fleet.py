@@ -11,6 +11,7 @@ from gateway.errors import NotFound, Unavailable
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
 from gateway.models.token_json import TokenJSON
+from pricing.keys import Key
 
 log = logging.getLogger("farebox.fleet")
 
@@ -28,6 +29,16 @@ class Served:
     def context_length(self) -> int:
         """In tokens: the card's, or the weights' where those are shorter."""
         return min(self.model.context_length, self.engine.context_length)
+
+    def shares_with(self, key: Key) -> str | None:
+        """With whom a request of this key shares what is remembered of prompts, as the card says; None: everybody."""
+        match self.model.card.prefix_cache:
+            case "account":
+                return f"account {key.account_id}"
+            case "key":
+                return f"key {key.id}"
+            case "shared":
+                return None
 
 
 class Fleet:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from engine.base import WORKS_FOR
+from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
 from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
 from gateway.models.catalog import Catalog
@@ -111,6 +112,7 @@ class Generating:
         try:
             served, body = await self._checked(gateway, exchange)
             WORKS_FOR.set(str(exchange.key.id))
+            SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
