@@ -15,17 +15,11 @@ from engine.errors import NotInstalled
 
 if TYPE_CHECKING:
     from engine.messages_format import MessagesFormat
-    from engine.responses_format import ResponsesFormat
 
 
 async def messages_format() -> "MessagesFormat":
     """Anthropic's Messages API. Raises NotInstalled."""
     return (await _module("engine.messages_format")).MessagesFormat()
-
-
-async def responses_format() -> "ResponsesFormat":
-    """OpenAI's Responses API. Raises NotInstalled."""
-    return (await _module("engine.responses_format")).ResponsesFormat()
 
 
 async def _module(name: str) -> Any:

@@ -68,13 +68,6 @@ PRIVATE = (
         for name in ("_tokenize_prompt", "_tokenize_prompt_async", "_executor")
     ),
     Private("transformers:PreTrainedTokenizerFast", "_tokenizer", "engine/*rendering.py", "call `tokenizers` directly"),
-    # vLLM: formats of other APIs
-    Private(
-        "vllm.entrypoints.openai.responses.streaming_events",
-        "_StateType",
-        "engine/*responses_format.py",
-        "convert a stream into the Responses API's events",
-    ),
     # vLLM: structured output
     Private(
         "vllm.parser.abstract_parser",
