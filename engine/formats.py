@@ -15,7 +15,6 @@ from engine.errors import NotInstalled
 
 if TYPE_CHECKING:
     from engine.messages_format import MessagesFormat
-    from engine.responses_format import ResponsesFormat
 
 
 # What is in `sys.modules` may be half filled: another thread may still be importing it.
@@ -25,11 +24,6 @@ _loaded: dict[str, Any] = {}
 async def messages_format() -> "MessagesFormat":
     """Anthropic's Messages API. Raises NotInstalled."""
     return (await _module("engine.messages_format")).MessagesFormat()
-
-
-async def responses_format() -> "ResponsesFormat":
-    """OpenAI's Responses API. Raises NotInstalled."""
-    return (await _module("engine.responses_format")).ResponsesFormat()
 
 
 async def _module(name: str) -> Any:

@@ -86,13 +86,6 @@ PRIVATE = (
     ),
     # vLLM and transformers: from a prompt to tokens
     Private("transformers:PreTrainedTokenizerFast", "_tokenizer", "engine/*encoding.py", "call `tokenizers` directly"),
-    # vLLM: formats of other APIs
-    Private(
-        "vllm.entrypoints.openai.responses.streaming_events",
-        "_StateType",
-        "engine/*responses_format.py",
-        "convert a stream into the Responses API's events",
-    ),
     # vLLM: structured output
     Private(
         "vllm.parser.abstract_parser",

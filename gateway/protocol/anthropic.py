@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
 
 from gateway.models.parameters import Route
-from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, only
-from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
+from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, only
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict, field_of
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
-from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
+from gateway.protocol.messages import MESSAGES_MAX
 from gateway.protocol.schema import SENT, JSONSchema, implies
+from gateway.protocol.tools import TOOLS_MAX
 
 CacheControl = dict[str, JsonValue] | None
 
