@@ -87,9 +87,8 @@ class Conversation:
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands; `schema_places` say the whole of
-    it for each tool, where they don't come as they were sent. Calls of the functions in `held` keep to their schemas as
-    far as that can be, `strict` or not.
+    messages came in, `schema_field` where in a tool its schema stands; `schema_places`, if any, say the whole of it for
+    each tool. Calls of the functions in `held` keep to their schemas as far as that can be, `strict` or not.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -104,10 +103,6 @@ class Conversation:
     schema_field: str = "function.parameters"
     schema_places: Sequence[str] = ()
     held: Collection[str] = ()
-
-    def schema_place(self, index: int) -> str:
-        """Where the schema of a tool stands in the request."""
-        return self.schema_places[index] if self.schema_places else f"tools[{index}].{self.schema_field}"
 
 
 @dataclass(frozen=True, slots=True)
