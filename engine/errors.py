@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineStartError        the engine can't be started; the sentence says what to do
+├── AdapterError            an adapter can't be served; the sentence says what to do
 ├── PromptError             this prompt can't be rendered; the client can mend it
 │   ├── PromptTooLong       it is far longer than the context; its exact length isn't known
 │   └── UnsupportedFeature  the model or its card lacks what the request needs
@@ -18,6 +19,10 @@ class EngineError(Exception):
 
 class EngineStartError(EngineError):
     """The engine can't be started. The message is one sentence for the operator."""
+
+
+class AdapterError(EngineError):
+    """A LoRA adapter can't be served; the engine lives. The message is one sentence for the operator."""
 
 
 class PromptError(EngineError):

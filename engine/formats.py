@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from engine.messages_format import MessagesFormat
 
 
+# What is in `sys.modules` may be half filled: another thread may still be importing it.
+_loaded: dict[str, Any] = {}
+
+
 async def messages_format() -> "MessagesFormat":
     """Anthropic's Messages API. Raises NotInstalled."""
     return (await _module("engine.messages_format")).MessagesFormat()
 
 
 async def _module(name: str) -> Any:
-    if (module := sys.modules.get(name)) is not None and not _loading(module):
+    if (module := _loaded.get(name)) is not None:
         return module
     if importlib.util.find_spec("vllm") is None:
         raise NotInstalled("This route needs vLLM, which isn't installed beside this gateway.")
     if "vllm" not in sys.modules:
         environment.prepare(local=True)
-    return await asyncio.to_thread(importlib.import_module, name)
-
-
-def _loading(module: object) -> bool:
-    """Whether another thread is still importing it: then it is in `sys.modules`, half filled."""
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+    module = _loaded[name] = await asyncio.to_thread(importlib.import_module, name)
+    return module

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import NotFound
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes.documents import documents_of
 from gateway.schemas.models import (
@@ -47,13 +47,12 @@ async def list_catalog(request: Request) -> JSONResponse:
     )
 )
 async def get_catalog_model(request: Request) -> Response:
-    name = _model(request).name
-    return Response(await run_in_threadpool(documents_of(request).model, name), media_type=JSON)
+    return Response(await run_in_threadpool(documents_of(request).model, _model(request)), media_type=JSON)
 
 
 def _allowed(request: Request) -> list[Model]:
     key: Key = request.scope["farebox.key"]
-    return [model for model in _gateway(request).catalog if key.allows(model.name)]
+    return [model for model in _gateway(request).catalog.visible_to(key.account_id) if key.allows(model.name)]
 
 
 def _model(request: Request) -> Model:

@@ -162,9 +162,11 @@ class ChatChunk(TypedDict):
 
 
 class CompletionLogprobs(TypedDict):
+    """Parallel lists. With `echo` they begin with the prompt's tokens, of which the first has no log probability."""
+
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
