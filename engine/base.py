@@ -19,6 +19,8 @@ Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
+THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
+
 # Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
 # client's own.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
@@ -87,7 +89,8 @@ class Conversation:
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands.
+    messages came in, `schema_field` where in a tool of the request its schema stands. `thinking_tokens_max` is how many
+    tokens the model may think; an engine that can't end a model's thinking names it in `Prompt.left_out`.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -100,6 +103,7 @@ class Conversation:
     continue_final: bool = False
     param: str = "messages"
     schema_field: str = "function.parameters"
+    thinking_tokens_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

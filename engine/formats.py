@@ -14,13 +14,7 @@ from engine import environment
 from engine.errors import NotInstalled
 
 if TYPE_CHECKING:
-    from engine.messages_format import MessagesFormat
     from engine.responses_format import ResponsesFormat
-
-
-async def messages_format() -> "MessagesFormat":
-    """Anthropic's Messages API. Raises NotInstalled."""
-    return (await _module("engine.messages_format")).MessagesFormat()
 
 
 async def responses_format() -> "ResponsesFormat":

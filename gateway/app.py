@@ -106,6 +106,10 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]
+    routes += [
+        Route("/anthropic/v1/models", models.list_anthropic_models),
+        Route("/anthropic/v1/models/{model:path}", models.get_anthropic_model),
+    ]
     for prefix in ANTHROPIC_PREFIXES:
         routes += [
             Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),

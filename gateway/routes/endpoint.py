@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine.base import WORKS_FOR
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
-from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
+from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_key
 from gateway.models.catalog import Catalog, Task
 from gateway.models.fleet import Served
 from gateway.protocol.body import RequestBody
@@ -111,13 +111,19 @@ class Generating:
             served, body = await self._checked(gateway, exchange)
             WORKS_FOR.set(str(exchange.key.id))
             await exchange.admission.enter(served.model.name, body.alternatives())
+            if body.streamed:
+                exchange.keep_alive()
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
+        except Replayed:
+            raise  # goes on from a ping as if there had been none
         except Exception as error:
+            await exchange.quiet()
             if not exchange.streaming:
                 raise
             await exchange.end_with(error)
         finally:
+            await exchange.quiet()
             exchange.turn.done()
             exchange.admission.release()
 

@@ -68,7 +68,7 @@ class GatewayServer:
 
 
 # These routes convert with vLLM's own code, whatever the engine.
-VLLM_ROUTES = ("/messages", "/responses")
+VLLM_ROUTES = ("/responses",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,8 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _formats(request: pytest.FixtureRequest) -> None:
     """vLLM takes seconds to import, and beside a scripted engine nobody has done it: no request shall wait for that."""
     if any(item.get_closest_marker("vllm") for item in request.session.items):
-        for name in ("engine.messages_format", "engine.responses_format"):
-            importlib.import_module(name)
+        importlib.import_module("engine.responses_format")
 
 
 GatewayServers = Callable[..., AbstractAsyncContextManager[GatewayServer]]
