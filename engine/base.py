@@ -10,7 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from engine.adapters import Adapter, TakesAdapters
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
@@ -40,7 +42,7 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost. `adapters` are there at once.
     """
 
     source: str
@@ -48,6 +50,8 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    adapters: tuple[Adapter, ...] = ()
+    tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
 
     @property
     def embeds(self) -> bool:
@@ -89,8 +93,10 @@ class Conversation:
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands. `thinking_tokens_max` is how many
-    tokens the model may think; an engine that can't end a model's thinking names it in `Prompt.left_out`.
+    messages came in, `schema_field` where in a tool of the request its schema stands; `schema_places` say the whole of
+    it for each tool, where they don't come as they were sent. Calls of the functions in `held` keep to their schemas as
+    far as that can be, `strict` or not. `thinking_tokens_max` is how many tokens the model may think; an engine that
+    can't end a model's thinking names it in `Prompt.left_out`.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -104,6 +110,12 @@ class Conversation:
     param: str = "messages"
     schema_field: str = "function.parameters"
     thinking_tokens_max: int | None = None
+    schema_places: Sequence[str] = ()
+    held: Collection[str] = ()
+
+    def schema_place(self, index: int) -> str:
+        """Where the schema of a tool stands in the request."""
+        return self.schema_places[index] if self.schema_places else f"tools[{index}].{self.schema_field}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,8 @@ class Sampling:
     """How to choose tokens. Every value has been checked against the model's parameter profile.
 
     `top_k` 0 means off; `logprobs` is the number of alternatives per token (0: the chosen token only), `None` off;
-    `logit_bias` maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
+    `prompt_logprobs` is the same of the prompt's tokens, of which none then comes from the prefix cache; `logit_bias`
+    maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
     """
 
     max_tokens: int
@@ -141,6 +154,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -159,7 +173,7 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -171,6 +185,7 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +213,8 @@ class Delta:
     """What one choice gained since its last delta. Several tokens are merged when the reader is slow.
 
     `completion_tokens` and `reasoning_tokens` are totals of this choice so far, as the engine counts them (a stop
-    token counts); `cached_tokens` is how much of the prompt came from the prefix cache.
+    token counts); `cached_tokens` is how much of the prompt came from the prefix cache. `prompt_logprobs` come with the
+    first delta of a choice, where they were asked for: those of the prompt's tokens after the first, which has none.
     """
 
     index: int
@@ -211,6 +227,7 @@ class Delta:
     reasoning: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: Collection[TokenLogprobs] | None = None
+    prompt_logprobs: Collection[TokenLogprobs] | None = None
     embedding: Sequence[float] | None = None  # all that there is, where the model embeds
 
 
@@ -275,8 +292,11 @@ class Renderer(Protocol):
     def prompt_text(self, prompt: Prompt) -> str:
         """The prompt decoded, for `echo`."""
 
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        """The prompt's tokens."""
 
-class Engine(Protocol):
+
+class Engine(TakesAdapters, Protocol):
     """One set of weights, batched."""
 
     @property

@@ -30,7 +30,7 @@ from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
-from engine.vllm_internals.quick_rendering import take_turns
+from engine.vllm_internals.renderer import take_turns
 
 _log = logging.getLogger("farebox.engine")
 
@@ -118,7 +118,7 @@ class VLLMRenderer:
         try:
             self._online = OnlineRenderer(
                 core.model_config,
-                core.renderer,
+                core.rendering,
                 request_logger=None,
                 chat_template=chat_format.chat_template,
                 chat_template_content_format="auto",
@@ -189,7 +189,7 @@ class VLLMRenderer:
     async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         await take_turns()
         try:
-            (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
+            (engine_input,) = await self._core.rendering.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
         except PromptTooLong as error:
             error.param = param
             raise
@@ -215,6 +215,9 @@ class VLLMRenderer:
         if handle.text is not None:
             return handle.text
         return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
+
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        return rendered(prompt).token_ids
 
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None

@@ -44,6 +44,7 @@ _AS_THEY_ARE = (
     "repetition_penalty",
     "ignore_eos",
     "logprobs",
+    "prompt_logprobs",
 )
 
 

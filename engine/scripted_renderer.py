@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from engine.base import THINKING_BUDGET, ChatFormat, Conversation, Prompt, ResponseFormat
 from engine.errors import PromptError, UnsupportedFeature
-from engine.scripted_vocabulary import WORD
+from engine.scripted_vocabulary import WORD, ScriptedVocabulary
 
 VOCABULARY = 1 << 20
 IDS_MAX = 1 << 17  # of a prompt, kept as text
@@ -16,8 +16,9 @@ class ScriptedRenderer:
 
     chats = True
 
-    def __init__(self, chat_format: ChatFormat) -> None:
+    def __init__(self, chat_format: ChatFormat, vocabulary: ScriptedVocabulary) -> None:
         self._format = chat_format
+        self._vocabulary = vocabulary
 
     async def chat(self, conversation: Conversation) -> Prompt:
         if conversation.tools and conversation.tool_choice != "none" and self._format.tool_call_parser is None:
@@ -38,3 +39,6 @@ class ScriptedRenderer:
 
     def prompt_text(self, prompt: Prompt) -> str:
         return str(prompt.handle)
+
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        return [self._vocabulary.id_of(word.encode()) for word in WORD.findall(str(prompt.handle))]

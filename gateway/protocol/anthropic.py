@@ -15,11 +15,11 @@ from gateway.models.parameters import Route
 from gateway.protocol.anthropic_conversation import choice_of, left_out, messages_of, offered, spoken
 from gateway.protocol.anthropic_tools import CUSTOM, CacheControl, ClientTool, Tool, ToolPolicy
 from gateway.protocol.anthropic_turns import AssistantTurn, Texts, Turn
-from gateway.protocol.blocks import field_of
-from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict, field_of
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
-from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
+from gateway.protocol.messages import MESSAGES_MAX
 from gateway.protocol.schema import JSONSchema, implies
+from gateway.protocol.tools import TOOLS_MAX
 
 CLIENTS_TOOL: JSONSchema = {
     "type": "object",

@@ -4,8 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, WithJsonSchema, model_validator
 
-from gateway.protocol.blocks import field_of
-from gateway.protocol.body import Body
+from gateway.protocol.body import Body, field_of
 from gateway.protocol.schema import SENT, JSONSchema, implies
 
 CacheControl = dict[str, JsonValue] | None

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
 
 from gateway.protocol.anthropic_tools import CacheControl, ToolChange
-from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, only
-from gateway.protocol.body import Body
+from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, only
+from gateway.protocol.body import Body, field_of
 
 # What Anthropic's own servers put into an answer: their tools' calls and results, a summary, another model's turn.
 FOREIGN = r"(?:server|mcp)_tool_use|[a-z_]+_tool_result|compaction|fallback|container_upload"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from gateway.protocol.body import field_of
 from gateway.protocol.messages import MESSAGES_MAX
 
 # The two forms of content, for a union with the discriminator TEXT_OR_LIST. Only the form that was sent is looked at.
@@ -12,11 +13,6 @@ TEXT = Tag("is:text")
 LIST = (Field(fail_fast=True, min_length=1, max_length=MESSAGES_MAX), Tag("is:list"))
 MAYBE_EMPTY = (Field(fail_fast=True, max_length=MESSAGES_MAX), Tag("is:list"))
 TEXT_OR_LIST = Discriminator(lambda value: "is:text" if isinstance(value, str) else "is:list")
-
-
-def field_of(value: object, name: str) -> object:
-    """Of a block, before or after it has been parsed."""
-    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 # Blocks of content that isn't text.

@@ -151,6 +151,11 @@ class RequestBody(Body):
         cls.FIELDS.describe(schema)
 
 
+def field_of(value: object, name: str) -> object:
+    """Of a part of a body, before or after it has been parsed."""
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
 def conflict(param: str, reason: str) -> PydanticCustomError:
     """What a validator of a whole body raises: a sentence about `param` and another field."""
     return PydanticCustomError("conflict", "{reason}", {"param": param, "reason": reason})

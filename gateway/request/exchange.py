@@ -7,7 +7,7 @@ and a streamed token must cost no more than one write. `gateway.routes.endpoint`
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -167,6 +167,15 @@ class Exchange:
                 await self._send_event(b"")  # waits for the client
         await self.quiet()
         await self._end(events.end())
+
+    async def stream_from(self, events: AsyncIterator[bytes]) -> None:
+        """Answer with server-sent events that take more than a delta to make."""
+        await self._start_events()
+        async for event in events:
+            if event:
+                await self._send_event(event)
+        await self.quiet()
+        await self._end(b"")
 
     async def end_with(self, error: Exception) -> None:
         """End a stream with the event of an error. A client that doesn't read isn't waited for long.

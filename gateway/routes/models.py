@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import InvalidParameter, NotFound
 from gateway.errors.wording import show
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.protocol.checks import validate
 from gateway.protocol.models import ModelsPage
 from gateway.protocol.operation import JSON, Operation, documented
@@ -114,8 +114,7 @@ async def list_catalog(request: Request) -> JSONResponse:
     )
 )
 async def get_catalog_model(request: Request) -> Response:
-    name = _model(request).name
-    return Response(await run_in_threadpool(documents_of(request).model, name), media_type=JSON)
+    return Response(await run_in_threadpool(documents_of(request).model, _model(request)), media_type=JSON)
 
 
 def _is_anthropics(request: Request) -> bool:
@@ -132,7 +131,7 @@ def _place(models: Sequence[Model], name: str, param: str) -> int:
 
 def _allowed(request: Request) -> list[Model]:
     key: Key = request.scope["farebox.key"]
-    return [model for model in _gateway(request).catalog if key.allows(model.name)]
+    return [model for model in _gateway(request).catalog.visible_to(key.account_id) if key.allows(model.name)]
 
 
 def _model(request: Request) -> Model:

@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -43,7 +43,7 @@ class ModelCard(TypedDict):
     created: int
     owned_by: str
     root: str
-    parent: None
+    parent: str | None
     metadata: ModelMetadata
 
 
@@ -152,8 +152,8 @@ def model_card(model: Model, created: int) -> ModelCard:
         "object": "model",
         "created": created,
         "owned_by": model.name.partition("/")[0],
-        "root": model.name,
-        "parent": None,
+        "root": model.base or model.name,
+        "parent": model.base,
         "metadata": {
             "description": card.description,
             "context_length": card.context_length,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import scene
-from tests.clients.installing import FOLDER, INSTALL_SECONDS_MAX, node_clients, python_clients
+from tests.clients.installing import FOLDER, INSTALL_SECONDS_MAX, evaluation_tools, node_clients, python_clients
 from tests.clients.report import Report, run_client
 from tests.programs import missing
 from tests.server import Server, start_server
@@ -92,6 +92,14 @@ def python(request: pytest.FixtureRequest) -> Clients:
     with _shown(request):
         program = python_clients()
     return Clients(str(program), FOLDER / "python", _environment(LITELLM_LOCAL_MODEL_COST_MAP="True"))
+
+
+@pytest.fixture(scope="session")
+def evaluation(request: pytest.FixtureRequest) -> Clients:
+    """Tools that evaluate and load models, in their own virtual environment."""
+    with _shown(request):
+        program = evaluation_tools()
+    return Clients(str(program), FOLDER / "python", _environment())
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ def turn(draw: random.Random) -> dict[str, Any]:
         thought = {"type": "thinking", "thinking": draw.choice(TEXTS), "signature": "s"}
         return {"role": "assistant", "content": content(draw, *uses, thought)}
     if kind == "given":
-        result = draw.choice([{}, {"content": draw.choice(TEXTS)}, {"content": blocks(draw)}, {"content": []}])
+        contents: list[dict[str, Any]] = [{}, {"content": draw.choice(TEXTS)}, {"content": blocks(draw)}]
+        contents.append({"content": []})
+        result = draw.choice(contents)
         return {"role": "user", "content": content(draw, {"type": "tool_result", "tool_use_id": "t0", **result})}
     return {"role": {"asked": "user", "answered": "assistant"}.get(kind, "system"), "content": content(draw)}
 
@@ -180,7 +182,7 @@ def events(text: str) -> Iterator[dict[str, Any]]:
 
 def plain(event: dict[str, Any]) -> dict[str, Any]:
     """An event without what is made up, and without what only ours has."""
-    found = json.loads(json.dumps(event))
+    found: dict[str, Any] = json.loads(json.dumps(event))
     for place in (found, found.get("message", {}), found.get("delta", {}), found.get("content_block", {})):
         place.pop("signature", None)
         counted = place.get("usage", {})

@@ -9,8 +9,8 @@ import pytest
 from engine.base import ChatFormat, Conversation, JSONValue
 from engine.embedded import EmbeddedEngine
 from engine.errors import PromptTooLong
-from engine.vllm_internals.quick_rendering import PIECE_CHARACTERS, refuse_if_too_long
-from engine.vllm_internals.quick_templates import PlainTemplates
+from engine.vllm_internals.encoding import PIECE_CHARACTERS, refuse_if_too_long
+from engine.vllm_internals.templates import Templates
 from gateway.errors import from_exception
 from tests.engine.conftest import LLAMA, WEATHER
 from tests.gateway.loop_meter import loop_meter
@@ -93,7 +93,7 @@ async def test_too_many_token_ids_are_known_by_their_number(engine: EmbeddedEngi
 
 
 async def test_names_of_a_clients_are_in_no_key_of_a_cache(engine: EmbeddedEngine) -> None:
-    class Counting(PlainTemplates):
+    class Counting(Templates):
         plans = 0
 
         def _plan_for(self, *key: Any) -> Any:
@@ -107,5 +107,5 @@ async def test_names_of_a_clients_are_in_no_key_of_a_cache(engine: EmbeddedEngin
             Conversation(HELLO, chat_template_kwargs={f"name{number}": 1}), None, None
         )
         params = request.build_chat_params(online.chat_template, "auto")
-        plain.render_messages(list(HELLO), params)
+        plain.render(list(HELLO), params.with_defaults({"tokenize": False}))
     assert plain.plans == 1

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
 import gateway.idempotency.table
+import gateway.models.adapter_store
 import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
 from storage.database import Database
