@@ -23,6 +23,8 @@ Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
+THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
+
 # Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
 # client's own.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")

@@ -43,6 +43,8 @@ class Conversation:
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
     messages came in, `schema_field` where in a tool its schema stands; `schema_places`, if any, say the whole of it for
     each tool. Calls of the functions in `held` keep to their schemas as far as that can be, `strict` or not.
+    `thinking_tokens_max` is how many tokens the model may think; an engine that can't end a model's thinking names it
+    in `Prompt.left_out`.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -55,5 +57,6 @@ class Conversation:
     continue_final: bool = False
     param: str = "messages"
     schema_field: str = "function.parameters"
+    thinking_tokens_max: int | None = None
     schema_places: Sequence[str] = ()
     held: Collection[str] = ()

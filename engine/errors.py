@@ -6,7 +6,6 @@ EngineError
 ├── PromptError             this prompt can't be rendered; the client can mend it
 │   ├── PromptTooLong       it is far longer than the context; its exact length isn't known
 │   └── UnsupportedFeature  the model or its card lacks what the request needs
-├── NotInstalled            this needs a package that isn't there
 ├── EngineOverloaded        queues are full; try again later
 ├── GenerationFailed        this request failed; others may go on
 └── EngineDead              the engine is gone; only a restart of the process helps
@@ -45,10 +44,6 @@ class PromptTooLong(PromptError):
 
 class UnsupportedFeature(PromptError):
     """The request needs something that this model or its card doesn't have."""
-
-
-class NotInstalled(EngineError):
-    """What was asked for needs a package that isn't installed. The message names it."""
 
 
 class EngineOverloaded(EngineError):

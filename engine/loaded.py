@@ -9,7 +9,6 @@ import atexit
 from vllm import envs
 from vllm.inputs import EngineInput
 
-from engine import messages_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
 from engine.embedding import EmbeddedEmbedding

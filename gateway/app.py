@@ -77,6 +77,8 @@ def _routes() -> list[BaseRoute]:
         Route("/docs", documents.docs),
         Route("/models/list", models.list_catalog),
         Route("/models/{model:path}", models.get_catalog_model),
+        Route("/anthropic/v1/models", models.list_anthropic_models),
+        Route("/anthropic/v1/models/{model:path}", models.get_anthropic_model),
         Route("/v1/webhooks/secret", native.webhook_secret),
         Route("/v1/usage", usage.get_usage),
         Route("/v1/requests/{id}", usage.get_request),

@@ -109,6 +109,12 @@ class Settings(BaseModel):
     request_timeout_seconds: float = Field(
         3600.0, gt=0, description="How long a request may take in all; then it ends with what it has got."
     )
+    stream_ping_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="After how long without a byte a stream says that it goes on: by a comment, or Anthropic's `ping`. "
+        "0 turns it off.",
+    )
     lease_seconds: float = Field(
         15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
     )

@@ -137,6 +137,11 @@ class RequestBody(Body):
         }
         return Sampling.of(max_tokens, {**values, **more})
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer comes as events."""
+        return getattr(self, "stream", False) is True
+
     def alternatives(self) -> int:
         """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""
         return 0

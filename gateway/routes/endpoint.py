@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from engine.base import WORKS_FOR
 from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
-from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
+from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_key
 from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
 from gateway.models.model import Task
@@ -114,13 +114,19 @@ class Generating:
             WORKS_FOR.set(str(exchange.key.id))
             SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())
+            if body.streamed:
+                exchange.keep_alive()
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
+        except Replayed:
+            raise  # goes on from a ping as if there had been none
         except Exception as error:
+            await exchange.quiet()
             if not exchange.streaming:
                 raise
             await exchange.end_with(error)
         finally:
+            await exchange.quiet()
             exchange.turn.done()
             exchange.admission.release()
 
