@@ -9,6 +9,7 @@ from gateway.console import examples, formats, model_pages
 from gateway.console.visits import Visit
 from gateway.errors import NotFound
 from gateway.models.catalog import Model
+from gateway.models.parameters import Parameter
 from gateway.schemas.models import catalog_entry
 
 
@@ -83,6 +84,13 @@ def _model(visit: Visit) -> Model:
     return found
 
 
+def bounds_of(row: Parameter, name: str) -> str:
+    """ "0 ≤ temperature ≤ 2"; "" for what has no bounds."""
+    names = {"minimum": "minimum", "above": "exclusiveMinimum", "maximum": "maximum", "below": "exclusiveMaximum"}
+    given = {said: getattr(row, own) for own, said in names.items()}
+    return formats.bounds(name, {said: bound for said, bound in given.items() if bound is not None})
+
+
 def _controls(model: Model) -> list[dict[str, object]]:
     """What the playground makes its controls from."""
     return [
@@ -92,8 +100,10 @@ def _controls(model: Model) -> list[dict[str, object]]:
             "minimum": row.minimum if row.minimum is not None else row.above,
             "maximum": row.maximum if row.maximum is not None else row.below,
             "step": formats.step(row),
+            "slides": row.kind == "number" and row.maximum is not None,
+            "low": row.minimum if row.minimum is not None else formats.step(row),
+            "range": bounds_of(row, name),
             "default": "" if row.default is None else formats.value(row.default),
-            "allowed": row.allowed(name),
             "description": row.description,
             "most": row.items_max,
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 WIDTH = 720
-HEIGHT = 160
+HEIGHT = 150
 GAP = 0.25  # of a bar's place
 
 

@@ -26,6 +26,7 @@ TITLES = {
     "embeddings": "Embeddings",
 }
 # Not for the playground, which shows one answer and counts its tokens by itself.
+FIRST_CONTROLS = ("temperature", "max_tokens", "top_p", "top_k", "stop", "seed")
 NO_CONTROLS = frozenset({"n", "max_completion_tokens", "top_logprobs", "stop_token_ids"})
 
 
@@ -77,8 +78,10 @@ class ModelPages:
                 known = found.get((name, body))
                 if known is None or route.path.startswith(PREFERRED):
                     found[name, body] = APIRoute(name, route.path, operation, body)
+        order = list(TITLES)
         # Of two bodies for one route, one answers and the other only counts.
         self._routes = [route for route in found.values() if EVENTS in route.operation.answers or not _streams(route)]
+        self._routes.sort(key=lambda route: order.index(route.name) if route.name in order else len(order))
         self._schemas: dict[tuple[str, str, str], JSONSchema] = {}
         self._rows: dict[tuple[str, str], tuple[Field, ...]] = {}
 
@@ -133,7 +136,9 @@ class ModelPages:
 
 def controls(model: Model) -> list[tuple[str, Parameter]]:
     """The parameters that a playground can set, by their names in a chat."""
-    return [(name, row) for name, row in model.profile.route("chat").items() if name not in NO_CONTROLS]
+    rows = [(name, row) for name, row in model.profile.route("chat").items() if name not in NO_CONTROLS]
+    order = {name: place for place, name in enumerate(FIRST_CONTROLS)}
+    return sorted(rows, key=lambda one: order.get(one[0], len(order)))
 
 
 def kinds(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,11 @@
 """Templates into pages. Everything is escaped but what a template itself is."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from gateway.console import formats
@@ -63,6 +65,7 @@ class Rendering:
             "number": formats.number,
             "when": formats.when,
             "limit": formats.limit,
+            "code": code,
         }
 
     def page(self, visit: "Visit", template: str, status: int, context: Mapping[str, Any]) -> Response:
@@ -88,6 +91,11 @@ class Rendering:
     def sign_in(self, visit: "Visit", *, status: int = 200, after: str = "", problem: str = "") -> Response:
         """In place of a page that needs somebody to be signed in; nobody is sent elsewhere."""
         return self.page(visit, "sign_in.html", status, {"after": after, "problem": problem})
+
+
+def code(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def menu(principal: Principal | None) -> tuple[tuple[str, str], ...]:

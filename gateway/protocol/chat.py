@@ -168,13 +168,13 @@ CONSTRAINT: JSONSchema = {
 class SamplingFields(RequestBody):
     """What the chat and the completion routes share, beside the sampling parameters of the model's profile."""
 
-    model: str
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    model: str = Field(description="Name of the model.")
+    stream: bool = Field(False, description="Whether the answer comes as server-sent events, or whole.")
+    stream_options: StreamOptions | None = Field(None, description="`include_usage`: a last event tells the usage.")
     max_tokens: int | None = None
     n: int = 1
-    logit_bias: LogitBias = Field(default_factory=dict)
-    user: str | None = None
+    logit_bias: LogitBias = Field(default_factory=dict, description="By token id: what is added to its logit.")
+    user: str | None = Field(None, description="Your end user, by a name or a hash of yours; usage is summed by it.")
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
 
@@ -228,14 +228,14 @@ class ChatBody(SamplingFields):
         "modalities",
     }
 
-    messages: Messages
+    messages: Messages = Field(description="The conversation so far, of system, user, assistant and tool.")
     max_completion_tokens: int | None = None
-    tools: Tools = Field(default_factory=list)
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool = True
-    response_format: Format | None = None
-    structured_outputs: StructuredOutputs | None = None
-    logprobs: bool = False
+    tools: Tools = Field(default_factory=list, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(None, description="`none`, `auto`, `required`, or one function by its name.")
+    parallel_tool_calls: bool = Field(True, description="Whether an answer may call several functions.")
+    response_format: Format | None = Field(None, description="`json_object`, a `json_schema` or a `regex` to keep to.")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's way to ask for the same.")
+    logprobs: bool = Field(False, description="Whether the answer has the log probability of each token.")
     top_logprobs: int | None = None
     reasoning_effort: ReasoningEffort | None = None
     include_reasoning: bool = True

@@ -36,6 +36,11 @@ find("clear").addEventListener("click", () => {
   message.focus();
 });
 const empty = find("empty");
+for (const slider of root.querySelectorAll("[data-slider]")) {
+  const number = root.querySelector(`[data-parameter="${slider.dataset.slider}"]`);
+  slider.addEventListener("input", () => (number.value = slider.value));
+  number.addEventListener("input", () => (slider.value = number.value || slider.defaultValue));
+}
 find("format").addEventListener("change", (event) => {
   find("schema-field").hidden = event.target.value !== "json_schema";
 });
@@ -215,7 +220,9 @@ function meta(usage, firstMs, restMs, reason) {
     const cached = usage.prompt_tokens_details?.cached_tokens;
     add(` in${cached ? ` (${cached} cached)` : ""}`, String(usage.prompt_tokens), "prompt");
     add(" out", String(usage.completion_tokens), "completion");
-    if (restMs > 0 && usage.completion_tokens > 1) add(" tokens/s", (((usage.completion_tokens - 1) * 1000) / restMs).toFixed(1), "speed");
+    // Of a short answer all tokens may come at once: then the time to the first one counts too.
+    const speed = restMs > 200 ? (usage.completion_tokens - 1) / restMs : usage.completion_tokens / (firstMs + restMs);
+    if (firstMs > 0) add(" tokens/s", (speed * 1000).toFixed(1), "speed");
     if (firstMs > 0) add(" to the first token", `${Math.round(firstMs)} ms`, "first");
     if (usage.estimated_cost !== undefined) add("", `$${exact(usage.estimated_cost)}`, "cost");
   }
