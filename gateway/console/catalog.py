@@ -63,6 +63,11 @@ async def static(visit: Visit) -> Response:
     return response
 
 
+async def nowhere(visit: Visit) -> Response:
+    """For every other path. Raises NotFound."""
+    raise NotFound("There is no such page.")
+
+
 def visible(visit: Visit) -> list[Model]:
     """The models that whoever is signed in may use; for others all of them."""
     session = visit.session

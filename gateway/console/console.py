@@ -88,6 +88,7 @@ def routes() -> list[BaseRoute]:
         _get("/engines.json", engines.engines_json, Access.OPERATOR),
         _get("/webhooks", logs.webhooks, Access.OPERATOR),
         _get("/audit", logs.audit, Access.OPERATOR),
+        _get("/{rest:path}", catalog.nowhere, Access.OPEN),
     ]
 
 
