@@ -26,6 +26,12 @@ TITLES = {
     "embeddings": "Embeddings",
 }
 # Not for the playground, which shows one answer and counts its tokens by itself.
+# In the order of the pages that this gateway stands in for; what they don't have comes after.
+FIRST_FIELDS = (
+    *("model", "messages", "input", "prompt", "stream", "max_new_tokens", "temperature", "top_p", "min_p", "top_k"),
+    *("max_tokens", "stop", "n", "num_responses", "presence_penalty", "frequency_penalty", "tools", "tool_choice"),
+    *("response_format", "repetition_penalty", "user", "seed", "webhook"),
+)
 FIRST_CONTROLS = ("temperature", "max_tokens", "top_p", "top_k", "stop", "seed")
 NO_CONTROLS = frozenset({"n", "max_completion_tokens", "top_logprobs", "stop_token_ids"})
 
@@ -130,7 +136,8 @@ class ModelPages:
             for name, field in schema["properties"].items()
             if field.get("type") != "null"
         ]
-        rows.sort(key=lambda row: (bool(row.note), not row.required))
+        order = {name: place for place, name in enumerate(FIRST_FIELDS)}
+        rows.sort(key=lambda row: (bool(row.note), not row.required, order.get(row.name, len(order))))
         return tuple(rows)
 
 

@@ -175,8 +175,8 @@ class SamplingFields(RequestBody):
     n: int = 1
     logit_bias: LogitBias = Field(default_factory=dict, description="By token id: what is added to its logit.")
     user: str | None = Field(None, description="Your end user, by a name or a hash of yours; usage is summed by it.")
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = Field(None, description="Answers are not kept.")
+    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one tier.")
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
@@ -237,10 +237,10 @@ class ChatBody(SamplingFields):
     structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's way to ask for the same.")
     logprobs: bool = Field(False, description="Whether the answer has the log probability of each token.")
     top_logprobs: int | None = None
-    reasoning_effort: ReasoningEffort | None = None
-    include_reasoning: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How long a model that reasons does so.")
+    include_reasoning: bool = Field(True, description="Whether the answer has the reasoning, too.")
+    continue_final_message: bool = Field(False, description="Go on from the last message, the assistant's.")
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict, description="For the chat template.")
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
