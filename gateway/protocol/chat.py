@@ -75,15 +75,15 @@ EFFORTS = {"xhigh": "high", "max": "high"}
 class SamplingFields(RequestBody):
     """What the chat and the completion routes share, beside the sampling parameters of the model's profile."""
 
-    model: str
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    model: str = Field(description="Name of the model.")
+    stream: bool = Field(False, description="Whether the answer comes as server-sent events, or whole.")
+    stream_options: StreamOptions | None = Field(None, description="`include_usage`: a last event tells the usage.")
     max_tokens: int | None = None
     n: int = 1
-    logit_bias: LogitBias = Field(default_factory=dict)
-    user: str | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    logit_bias: LogitBias = Field(default_factory=dict, description="By token id: what is added to its logit.")
+    user: str | None = Field(None, description="Your end user, by a name or a hash of yours; usage is summed by it.")
+    store: Literal[False] | None = Field(None, description="Answers are not kept.")
+    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one tier.")
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
@@ -135,19 +135,19 @@ class ChatBody(SamplingFields):
         "modalities",
     }
 
-    messages: Messages
+    messages: Messages = Field(description="The conversation so far, of system, user, assistant and tool.")
     max_completion_tokens: int | None = None
-    tools: Tools = Field(default_factory=list)
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool = True
-    response_format: Format | None = None
-    structured_outputs: StructuredOutputs | None = None
-    logprobs: bool = False
+    tools: Tools = Field(default_factory=list, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(None, description="`none`, `auto`, `required`, or one function by its name.")
+    parallel_tool_calls: bool = Field(True, description="Whether an answer may call several functions.")
+    response_format: Format | None = Field(None, description="`json_object`, a `json_schema` or a `regex` to keep to.")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's way to ask for the same.")
+    logprobs: bool = Field(False, description="Whether the answer has the log probability of each token.")
     top_logprobs: int | None = None
-    reasoning_effort: ReasoningEffort | None = None
-    include_reasoning: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How long a model that reasons does so.")
+    include_reasoning: bool = Field(True, description="Whether the answer has the reasoning, too.")
+    continue_final_message: bool = Field(False, description="Go on from the last message, the assistant's.")
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict, description="For the chat template.")
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (

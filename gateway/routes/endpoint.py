@@ -48,7 +48,7 @@ class Generating:
         operation = operation_of(handler)
         if operation is None or operation.body is None or not issubclass(operation.body, RequestBody):
             raise TypeError("a handler that generates must be documented with the body of its route")
-        self._operation, self._body = operation, operation.body
+        self.operation, self.body = operation, operation.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
@@ -142,7 +142,7 @@ class Generating:
         else:
             values = parse_json(exchange.body)
             served = served or self._served(gateway, exchange, named_model(values))
-            body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
+            body, ignored = check(self.body, values, served.model.profile, gateway.settings.unknown_fields)
         exchange.context.ignore(ignored)
         return served, body
 
@@ -151,20 +151,20 @@ class Generating:
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
         profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
-        job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
+        job = Check(self.body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
             raise found.error or InvalidRequest("The body couldn't be read.")
         served = self._served(gateway, exchange, found.model)
         if found.error is not None:
             raise found.error
-        narrowed = with_ranges(self._body, served.model.profile)
+        narrowed = with_ranges(self.body, served.model.profile)
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
         served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
-        _require_allowed(exchange.key, served, self._operation, gateway.catalog)
+        _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served
 
 

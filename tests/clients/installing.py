@@ -62,9 +62,10 @@ def node_packages(npm: str, folder: Path, what: str, *afterwards: str) -> Path:
 
     `afterwards` is a command that makes them ready.
     """
-    modules, pins, command = folder / "node_modules", folder / "package-lock.json", ("ci",)
+    modules, pins = folder / "node_modules", folder / "package-lock.json"
+    command = ["ci"]
     if not pins.exists():
-        pins, command = folder / "package.json", ("install", "--no-package-lock")
+        pins, command = folder / "package.json", ["install", "--no-package-lock"]
     with locked(modules):
         if is_stale(modules, pins):
             say(f"{what}, into {modules.relative_to(ROOT)}")
