@@ -11,16 +11,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from engine.grammar.tried import GrammarLimits
+from engine.load import EngineLoad
 from engine.tokens import TokenLogprobs, Vocabulary
 
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
-
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
-# Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
-# client's own.
+# Whom the current task works for, by any name: clients take turns.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
 
@@ -155,7 +154,8 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache.
+    `cache_salt`s share no prefix cache. Of those that wait, the one with the lowest `priority` is next, and the highest
+    is the first to give up its place; `began` is called once, when the engine has worked on the prompt.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -167,6 +167,8 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    priority: int = 0
+    began: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class EmbeddingRequest:
     prompt: Prompt
     dimensions: int | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +291,10 @@ class Engine(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
+    @property
+    def load(self) -> EngineLoad:
+        """As far as it is known now. Known once started."""
 
     @property
     def vocabulary(self) -> Vocabulary:

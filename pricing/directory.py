@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, select
@@ -151,7 +151,7 @@ class KeyDirectory:
             last_id = 0
             while True:
                 changed = (
-                    select(keys, accounts.c.suspended_at)
+                    select(keys, accounts.c.suspended_at, accounts.c.weight)
                     .join(accounts, accounts.c.id == keys.c.account_id)
                     .where(keys.c.version > self._version, keys.c.id > last_id)
                     .order_by(keys.c.id)
@@ -171,7 +171,7 @@ class KeyDirectory:
             del self._by_hash[digest]
         if row.revoked_at is not None or row.suspended_at is not None:
             return
-        key = key_of(row)
+        key = replace(key_of(row), weight=row.weight)
         entries = {row.secret_hash: _Entry(key, None)}
         if row.previous_hash is not None and row.previous_until > self._settings.clock():
             entries[row.previous_hash] = _Entry(key, row.previous_until)

@@ -20,7 +20,7 @@ from pricing.errors import MissingPackage
 from pricing.money import Picodollars, format_usd
 from storage.database import Database
 
-_TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason")
+_TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason", "tier")
 _NUMBERS: Final = (
     "account_id",
     "key_id",

@@ -54,7 +54,7 @@ class Response:
             "background": False,
             "store": False,
             "truncation": "disabled",
-            "service_tier": "default",
+            "service_tier": self._metered.job.tier.value,
             "user": body.user,
         }
 

@@ -19,9 +19,11 @@ from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.errors.suggestions import nearest
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
+from gateway.models.tiers import CardTier, tier_prices
 from gateway.setting_types import Precision
 from gateway.settings import Settings
 from pricing.price import Price
+from pricing.tier import Tier
 
 Task = Literal["generate", "embed"]
 PrefixCache = Literal["shared", "account", "key"]
@@ -64,19 +66,26 @@ class Card(BaseModel):
     description: str = ""
     tags: list[str] = Field(default_factory=list)
     price: CardPrice
+    tiers: dict[Literal["flex", "priority"], CardTier] = Field(default_factory=dict)
+    batch_discount: str | None = Field(None, pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")
     engine: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A card made ready: its price in picodollars, its parameter ranges, and what its engine must load."""
+    """A card made ready: its prices in picodollars, its parameter ranges, and what its engine must load."""
 
     name: str
     card: Card
-    price: Price
+    prices: Mapping[Tier, Price]
     profile: Profile
     engine: EngineSpec
     chat_format: ChatFormat
+
+    @property
+    def price(self) -> Price:
+        """Of the default tier."""
+        return self.prices[Tier.DEFAULT]
 
     @property
     def context_length(self) -> int:
@@ -205,6 +214,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         price = Price.per_million(
             input=card.price.input, output=card.price.output, cached_input=card.price.cached_input
         )
+        prices = tier_prices(price, card.tiers, card.batch_discount)
     except ValueError as error:
         raise CatalogError(f'The card "{card.name}" has a wrong price: {error}') from None
     if card.default_max_tokens > card.context_length:
@@ -233,7 +243,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         ),
     )
     chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
-    return Model(card.name, card, price, profiles[card.profile], spec, chat_format)
+    return Model(card.name, card, prices, profiles[card.profile], spec, chat_format)
 
 
 def _share_engines(models: list[Model]) -> list[Model]:

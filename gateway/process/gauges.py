@@ -1,9 +1,12 @@
 """The metrics that are read from the gateway's parts at each scrape, and those that start at zero."""
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from engine.base import EngineState
 from gateway.errors import GatewayError
+from gateway.request.pipeline import Load
 from gateway.state import Gateway
 from gateway.telemetry.budget_watch import BudgetWatch
 from gateway.telemetry.metrics import Readings
@@ -27,12 +30,22 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     """Give the gateway's registry its readings."""
     metrics, ledger, pipeline, fleet = gateway.metrics, gateway.ledger, gateway.pipeline, gateway.fleet
     names = gateway.catalog.names
+    tiers = {model.name: tuple(model.prices) for model in gateway.catalog}
+    idle = Load()
+
+    def by_tier(value: Callable[[Load], float]) -> Readings:
+        loads = pipeline.loads()
+        return {(name, tier): value(loads.get((name, tier), idle)) for name in names for tier in tiers[name]}
 
     def waiting() -> Readings:
-        return {(name,): pipeline.loads().get(name, (0, 0))[0] for name in names}
+        return by_tier(lambda load: load.waiting)
 
     def running() -> Readings:
-        return {(name,): pipeline.loads().get(name, (0, 0))[1] for name in names}
+        return by_tier(lambda load: load.generating)
+
+    def oldest() -> Readings:
+        now = time.perf_counter()
+        return by_tier(lambda load: max(0.0, now - load.waiting_since))
 
     def states() -> Readings:
         return {(name, state.value): state is fleet.states[name] for name in names for state in EngineState}
@@ -40,8 +53,15 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     def lags() -> Readings:
         return {(name,): fleet.lags[name] for name in names}
 
-    metrics.gauge("farebox_requests_waiting", "Requests without a token yet.", ["model"], waiting)
-    metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model"], running)
+    metrics.gauge("farebox_requests_waiting", "Requests without a token yet.", ["model", "tier"], waiting)
+    metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model", "tier"], running)
+    metrics.gauge(
+        "farebox_oldest_waiting_seconds",
+        "Since when the oldest of the requests without a token waits.",
+        ["model", "tier"],
+        oldest,
+        "max",
+    )
     metrics.gauge("farebox_engine_state", "1 for the state that the engine is in.", ["model", "state"], states, "max")
     metrics.gauge(
         "farebox_engine_lag_seconds", "The age of the engine's tokens when they are passed on.", ["model"], lags, "max"
@@ -62,7 +82,7 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
         budgets.readings,
         "max",  # every process counts the same accounts
     )
-    metrics.start_at_zero(names, rejection_codes())
+    metrics.start_at_zero(tiers, rejection_codes())
 
 
 def rejection_codes() -> set[str]:

@@ -137,6 +137,12 @@ class RequestBody(Body):
         }
         return Sampling.of(max_tokens, {**values, **more})
 
+    @property
+    def tier(self) -> str | None:
+        """What was asked for as `service_tier`; None where it is the key's to say."""
+        asked: str | None = getattr(self, "service_tier", None)
+        return asked
+
     def alternatives(self) -> int:
         """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""
         return 0

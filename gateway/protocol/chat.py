@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_va
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.errors.suggestions import nearest
 from gateway.models.parameters import Route
+from gateway.models.tiers import SERVICE_TIERS, ServiceTier
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.fields import CHAT, EMPTY, FieldTable, Unsupported
 from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
@@ -176,7 +177,7 @@ class SamplingFields(RequestBody):
     logit_bias: LogitBias = Field(default_factory=dict)
     user: str | None = None
     store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: ServiceTier | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
@@ -211,8 +212,8 @@ def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
         yield "store", "this gateway keeps no answers", True
     if values.get("modalities", ["text"]) not in (["text"], *EMPTY):
         yield "modalities", "this model writes text only", values["modalities"]
-    if values.get("service_tier", "auto") not in ("auto", "default"):
-        yield "service_tier", "there is one tier, `auto` or `default`", values["service_tier"]
+    if values.get("service_tier", "auto") not in SERVICE_TIERS:
+        yield "service_tier", f"the tiers are {', '.join(SERVICE_TIERS)}", values["service_tier"]
 
 
 class ChatBody(SamplingFields):

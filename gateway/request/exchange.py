@@ -30,6 +30,7 @@ from gateway.request.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.telemetry.receipt import Receipt
 from pricing.keys import Key
+from pricing.tier import Tier
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 GOODBYE_SECONDS = 1.0  # for a client to take the event that ends its stream, where we end it early
@@ -78,6 +79,7 @@ class Exchange:
     admission: Admission
     turn: Turn
     write: Callable[[bytes], bool] | None
+    tier: Tier = Tier.DEFAULT
     attempt: Attempt | None = None  # with an Idempotency-Key
     streaming: bool = False
 
@@ -95,6 +97,7 @@ class Exchange:
             parts=tuple(parts),
             arrived=self.context.arrived,
             admission=self.admission,
+            tier=self.tier,
             stream=stream,
             user=user,
             attempt=self.attempt,

@@ -1,8 +1,8 @@
 """What a request asks of the engine: one prompt, several, or no tokens. To the pipeline each is one Generation."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from engine.base import Delta, EmbeddingRequest, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
 
@@ -23,25 +23,28 @@ class Part:
     embedding: Embedding | None = None
 
 
-async def start(
-    engine: Engine,
-    request_id: str,
-    parts: Sequence[Part],
-    trace_headers: Mapping[str, str],
-    *,
-    stream: bool,
-    cache_salt: str | None = None,
-) -> Generation:
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """How the engine is to handle all parts of a request; see `engine.base.GenerationRequest`."""
+
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
+    cache_salt: str | None = None
+    priority: int = 0
+    began: Callable[[], None] | None = None
+
+
+async def start(engine: Engine, request_id: str, parts: Sequence[Part], handling: Handling) -> Generation:
     """Hand every part to the engine, or none: where one is refused, the others are stopped again.
 
     Raises EngineOverloaded, EngineDead, PromptError.
     """
     if len(parts) == 1:
-        return await _start(engine, request_id, parts[0], trace_headers, stream, cache_salt)
+        return await _start(engine, request_id, parts[0], handling)
     started: list[Generation] = []
     try:
         for index, part in enumerate(parts):
-            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream, cache_salt))
+            started.append(await _start(engine, f"{request_id}-{index}", part, handling))
     except BaseException:
         for generation in started:
             await generation.aclose()
@@ -49,15 +52,25 @@ async def start(
     return Together(started, parts[0].sampling.n)
 
 
-async def _start(
-    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool, cache_salt: str | None
-) -> Generation:
+async def _start(engine: Engine, request_id: str, part: Part, handling: Handling) -> Generation:
     if part.embedding is not None:
-        return await engine.embed(EmbeddingRequest(request_id, part.prompt, part.embedding.dimensions, trace_headers))
+        dimensions = part.embedding.dimensions
+        return await engine.embed(
+            EmbeddingRequest(request_id, part.prompt, dimensions, handling.trace_headers, handling.priority)
+        )
     if part.sampling.max_tokens == 0:
         return NoTokens(part.prompt.tokens, part.sampling.n)
     return await engine.generate(
-        GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt)
+        GenerationRequest(
+            request_id,
+            part.prompt,
+            part.sampling,
+            handling.trace_headers,
+            handling.stream,
+            handling.cache_salt,
+            handling.priority,
+            handling.began,
+        )
     )
 
 

@@ -20,6 +20,7 @@ from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, Shutti
 from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
 from gateway.models.catalog import Catalog, Task
 from gateway.models.fleet import Served
+from gateway.models.tiers import tier_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -109,6 +110,7 @@ class Generating:
     async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
         try:
             served, body = await self._checked(gateway, exchange)
+            exchange.tier = tier_of(served.model.name, served.model.prices, body.tier, exchange.key.terms.tier)
             WORKS_FOR.set(str(exchange.key.id))
             await exchange.admission.enter(served.model.name, body.alternatives())
             exchange.context.trace.begin("render")

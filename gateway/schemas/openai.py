@@ -8,6 +8,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
+ServiceTier = Literal["default", "flex", "priority", "batch"]
 
 
 class ErrorFields(TypedDict):
@@ -91,6 +92,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChoice]
     usage: Usage
 
@@ -130,6 +132,7 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -153,6 +156,7 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -171,6 +175,7 @@ class CompletionChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChunkChoice]
     usage: NotRequired[Usage | None]
 

@@ -160,7 +160,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"background": True}, "background"),
     ({"store": True}, "store"),
     ({"prompt": {"id": "p"}}, "prompt"),
-    ({"service_tier": "priority"}, "service_tier"),
+    ({"service_tier": "scale"}, "service_tier"),
     ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ({"tools": [TOOL, {"type": "mcp", "server_label": "a"}]}, "tools[1]"),
     ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),

@@ -11,6 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
+import gateway.batches.tables
+import gateway.files.table
 import gateway.idempotency.table
 import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
