@@ -14,7 +14,19 @@ from gateway.errors.responses import on_http_exception
 from gateway.request.auth import AuthMiddleware
 from gateway.request.context import ContextMiddleware
 from gateway.request.edge import EdgeMiddleware
-from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.routes import (
+    admin,
+    anthropic,
+    documents,
+    embeddings,
+    files,
+    health,
+    models,
+    native,
+    openai,
+    responses,
+    usage,
+)
 from gateway.routes.endpoint import Generating
 from gateway.settings import SettingsError
 from gateway.state import Gateway
@@ -103,6 +115,11 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
             Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
             Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
+            Route(f"{prefix}/files", files.upload_file, methods=["POST"]),
+            Route(f"{prefix}/files", files.list_files),
+            Route(f"{prefix}/files/{{id}}", files.get_file),
+            Route(f"{prefix}/files/{{id}}", files.delete_file, methods=["DELETE"]),
+            Route(f"{prefix}/files/{{id}}/content", files.get_content),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.errors import falling_behind
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.limits.admission import RateLimits
 from gateway.models.catalog import Catalog
@@ -38,6 +39,7 @@ class Gateway:
     tracing: Tracing
     watch: LoopWatch
     large_bodies: LargeBodies
+    files: Files
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, MutableSequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.idempotency.store import IdempotencyStore
 from gateway.limits.fallback import open_limits
@@ -69,6 +70,8 @@ async def open_gateway(
         stack.push_async_callback(tracing.close)
         large_bodies = _large_bodies(settings)
         stack.push_async_callback(large_bodies.close)
+        files = Files.open(database, settings)
+        stack.push_async_callback(files.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
@@ -84,6 +87,7 @@ async def open_gateway(
             tracing=tracing,
             watch=watch,
             large_bodies=large_bodies,
+            files=files,
         )
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)
