@@ -17,10 +17,12 @@ from gateway.request.edge import EdgeMiddleware
 from gateway.routes import (
     admin,
     anthropic,
+    batches,
     documents,
     embeddings,
     files,
     health,
+    message_batches,
     models,
     native,
     openai,
@@ -120,6 +122,10 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/files/{{id}}", files.get_file),
             Route(f"{prefix}/files/{{id}}", files.delete_file, methods=["DELETE"]),
             Route(f"{prefix}/files/{{id}}/content", files.get_content),
+            Route(f"{prefix}/batches", batches.create_batch, methods=["POST"]),
+            Route(f"{prefix}/batches", batches.list_batches),
+            Route(f"{prefix}/batches/{{id}}", batches.get_batch),
+            Route(f"{prefix}/batches/{{id}}/cancel", batches.cancel_batch, methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]
@@ -127,6 +133,12 @@ def _routes() -> list[BaseRoute]:
         routes += [
             Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),
             Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
+            Route(f"{prefix}/messages/batches", message_batches.create_batch, methods=["POST"]),
+            Route(f"{prefix}/messages/batches", message_batches.list_batches),
+            Route(f"{prefix}/messages/batches/{{id}}", message_batches.get_batch),
+            Route(f"{prefix}/messages/batches/{{id}}", message_batches.delete_batch, methods=["DELETE"]),
+            Route(f"{prefix}/messages/batches/{{id}}/cancel", message_batches.cancel_batch, methods=["POST"]),
+            Route(f"{prefix}/messages/batches/{{id}}/results", message_batches.get_results),
         ]
     return routes
 

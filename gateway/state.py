@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from gateway.batches.batches import Batches
 from gateway.errors import falling_behind
 from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
@@ -40,6 +41,7 @@ class Gateway:
     watch: LoopWatch
     large_bodies: LargeBodies
     files: Files
+    batches: Batches
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

@@ -94,6 +94,13 @@ class KeyDirectory:
         expires_at = found.key.terms.expires_at
         return None if expires_at is not None and now >= expires_at else found.key
 
+    def by_id(self, key_id: int) -> Key | None:
+        """The usable key of this id, for work that goes on after its client has left."""
+        digests = self._hashes.get(key_id)
+        key = self._by_hash[digests[0]].key if digests else None
+        expires_at = None if key is None else key.terms.expires_at
+        return None if expires_at is not None and self._settings.clock() >= expires_at else key
+
     async def resolve(self, secret: str) -> Key | None:
         """Like `find`, but a well-formed unknown secret waits for one refresh (a key just made on another replica).
 

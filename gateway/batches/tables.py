@@ -33,7 +33,7 @@ batches = Table(
     Column("webhook", Text),
     Column("errors", Text),
     Column("output_seconds", BigInteger),
-    *_numbers("total", "completed", "failed", *SUMS, "created_at", "expires_at"),
+    *_numbers("total", "completed", "failed", "unreached", *SUMS, "created_at", "expires_at"),
     *_numbers(
         "in_progress_at",
         "finalizing_at",

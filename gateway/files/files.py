@@ -22,7 +22,6 @@ from gateway.files.s3 import S3Blobs
 from gateway.files.table import files
 from gateway.settings import Settings
 from pricing.clock import MS_PER_DAY, Clock, system_clock
-from pricing.keys import Key
 from storage.database import Database
 from storage.errors import LedgerUnavailable
 
@@ -76,12 +75,14 @@ class Files:
             self._purging.cancel()
             await asyncio.gather(self._purging, return_exceptions=True)
 
-    def new(self, key: Key, filename: str, seconds: int | None, purpose: Purpose = "batch") -> "File":
+    def new(
+        self, account_id: int, key_id: int, filename: str, seconds: int | None, purpose: Purpose = "batch"
+    ) -> "File":
         """A file that is to be kept for this long; it isn't there until it is added."""
         now = self.now()
         kept_ms = self._keep_ms if seconds is None else seconds * 1000
         file_id = f"file-{secrets.token_hex(12)}"
-        return File(file_id, key.account_id, key.id, filename, purpose, 0, now, now + kept_ms)
+        return File(file_id, account_id, key_id, filename, purpose, 0, now, now + kept_ms)
 
     async def add(self, file: File, source: Path) -> None:
         """Keep it: first its bytes, then that they are there."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -56,9 +56,9 @@ class CardTier(BaseModel):
         return Fraction(self.surcharge) if self.surcharge is not None else 1 - Fraction(self.discount or "0")
 
 
-def tier_prices(price: Price, tiers: Mapping[str, CardTier], batch_discount: str | None) -> dict[Tier, Price]:
-    """The price of each tier that there is. Raises InvalidAmount where one isn't exact; the batch price that the card
-    doesn't name is rounded down instead."""
+def tier_prices(price: Price, tiers: Mapping[Any, CardTier], batch_discount: str | None) -> dict[Tier, Price]:
+    """The price of each tier that there is; `tiers` are by name. Raises InvalidAmount where one isn't exact; the batch
+    price that the card doesn't name is rounded down instead."""
     prices = {Tier.DEFAULT: price}
     for name, tier in tiers.items():
         try:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, MutableSequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+from gateway.batches.batches import Batches
 from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.idempotency.store import IdempotencyStore
@@ -15,6 +16,7 @@ from gateway.process.ledger_database import ledger_database
 from gateway.request.large_bodies import LargeBodies
 from gateway.request.pipeline import Pipeline
 from gateway.request.turns import Turns
+from gateway.routes.batch_lines import BatchLines
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.telemetry.budget_watch import BudgetWatch
@@ -72,6 +74,8 @@ async def open_gateway(
         stack.push_async_callback(large_bodies.close)
         files = Files.open(database, settings)
         stack.push_async_callback(files.close)
+        batches = Batches(database, files, webhooks, settings, ledger.process_id)
+        stack.push_async_callback(batches.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
@@ -88,7 +92,9 @@ async def open_gateway(
             watch=watch,
             large_bodies=large_bodies,
             files=files,
+            batches=batches,
         )
+        batches.start(BatchLines(gateway))
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)
         yield gateway, first_keys

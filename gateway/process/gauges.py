@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from engine.base import EngineState
+from gateway.batches.batch import OPEN
 from gateway.errors import GatewayError
 from gateway.request.pipeline import Load
 from gateway.state import Gateway
@@ -82,7 +83,32 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
         budgets.readings,
         "max",  # every process counts the same accounts
     )
+    _register_batches(gateway)
     metrics.start_at_zero(tiers, rejection_codes())
+
+
+def _register_batches(gateway: Gateway) -> None:
+    """Every process counts the same batches."""
+    metrics, batches = gateway.metrics, gateway.batches
+
+    def by_status() -> Readings:
+        return {(status,): batches.counts.by_status.get(status, 0) for status in OPEN}
+
+    metrics.gauge("farebox_batches", "Batches that haven't ended, by status.", ["status"], by_status, "max")
+    metrics.gauge(
+        "farebox_batch_lines_left",
+        "Requests of batches that have no result yet.",
+        [],
+        lambda: {(): batches.counts.lines_left},
+        "max",
+    )
+    metrics.gauge(
+        "farebox_batches_late",
+        "Batches that will miss their window at the pace that they have.",
+        [],
+        lambda: {(): batches.counts.late},
+        "max",
+    )
 
 
 def rejection_codes() -> set[str]:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,8 +26,7 @@ from gateway.request.context import RequestContext
 from gateway.request.generations import Part
 from gateway.request.jobs import Job
 from gateway.request.large_bodies import Turn
-from gateway.request.metered_generation import Metered
-from gateway.request.pipeline import Pipeline
+from gateway.request.metered_generation import Admitted, Metered
 from gateway.settings import Settings
 from gateway.telemetry.receipt import Receipt
 from pricing.keys import Key
@@ -49,6 +49,12 @@ class Webhooks(Protocol):
         """Run the job; its answer goes to the URL. Returns once it is sure to."""
 
 
+class Runs(Protocol):
+    """Who runs jobs: `gateway.request.pipeline.Pipeline`, or what stands in front of it."""
+
+    def run(self, job: Job, admitted: Admitted | None = None) -> AbstractAsyncContextManager[Metered]: ...
+
+
 class Events(Protocol):
     """The format of a streamed answer: deltas in, server-sent events out."""
 
@@ -68,7 +74,7 @@ class Exchange:
     """
 
     settings: Settings
-    pipeline: Pipeline
+    pipeline: Runs
     webhooks: Webhooks
     context: RequestContext
     key: Key
@@ -79,7 +85,7 @@ class Exchange:
     admission: Admission
     turn: Turn
     write: Callable[[bytes], bool] | None
-    tier: Tier = Tier.DEFAULT
+    tier: Tier | None = None  # None until it is known what was asked for
     attempt: Attempt | None = None  # with an Idempotency-Key
     streaming: bool = False
 
@@ -97,7 +103,7 @@ class Exchange:
             parts=tuple(parts),
             arrived=self.context.arrived,
             admission=self.admission,
-            tier=self.tier,
+            tier=self.tier or Tier.DEFAULT,
             stream=stream,
             user=user,
             attempt=self.attempt,

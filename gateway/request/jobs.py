@@ -24,7 +24,9 @@ class Job:
     `tier` is one that the model has a price for.
 
     `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
-    the request came in. `attempt` is there with an Idempotency-Key; `settled` is called once, with what it came to.
+    the request came in. A `whole` one is charged for its whole answer once that is kept (`Metered.kept`), and for
+    nothing else, even if its process dies. `attempt` is there with an Idempotency-Key; `settled` is called once, with
+    what it came to.
     """
 
     request_id: str
@@ -37,6 +39,7 @@ class Job:
     settled: Callable[[Receipt], None]
     tier: Tier = Tier.DEFAULT
     stream: bool = True
+    whole: bool = False
     user: str | None = None
     attempt: Attempt | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)

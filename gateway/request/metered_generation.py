@@ -36,6 +36,7 @@ class Metered:
         self._doubtful = False  # whether to ask the ledger before the next one
         self._sent = [0] * job.choices
         self._unfinished = job.choices
+        self.kept = not job.whole  # whether its answer is durable, where that must be before it is charged
 
     @property
     def counts(self) -> TokenCounts:
@@ -83,7 +84,8 @@ class Metered:
         headers, turn = trace.headers(job.trace_headers), self._turn
         handling = Handling(headers, job.stream, job.cache_salt, turn.priority, turn.began)
         self._generation = await start(job.served.engine, job.request_id, job.parts, handling)
-        self._reservation.follow(lambda: self.tokens)
+        if not job.whole:
+            self._reservation.follow(lambda: self.tokens)
         if admitted is not None:
             await self._reservation.stands()
             await admitted()

@@ -172,11 +172,12 @@ def _settle(metered: Metered, reservation: Reservation, failure: BaseException |
 
 
 def _outcome(metered: Metered, failure: BaseException | None) -> Outcome:
+    finished = metered.finished and metered.kept
     match failure:
-        case None | asyncio.CancelledError() | TookTooLong() | ShuttingDown() if metered.finished:
+        case None | asyncio.CancelledError() | TookTooLong() | ShuttingDown() if finished:
             return Outcome.FINISHED  # its client may not have read all of it
         case asyncio.CancelledError():
-            return Outcome.CLIENT_GONE
+            return Outcome.SHUTDOWN if metered.job.whole else Outcome.CLIENT_GONE
         case TookTooLong():
             return Outcome.TIMED_OUT
         case ShuttingDown():

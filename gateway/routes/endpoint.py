@@ -94,12 +94,12 @@ class Generating:
     async def _answer(self, gateway: Gateway, exchange: Exchange, path: str) -> None:
         name = idempotency_key(exchange.headers)
         if name is None:
-            await self._handle(gateway, exchange)
+            await self.handle(gateway, exchange)
             return
 
         async def record(attempt: Attempt) -> None:
             recorded = replace(exchange, send=attempt.recording.send, write=None, attempt=attempt)
-            await self._handle(gateway, recorded)
+            await self.handle(gateway, recorded)
 
         if len(exchange.body) > THREAD_BYTES:
             digest = await asyncio.to_thread(digest_of, path, exchange.body)
@@ -107,10 +107,12 @@ class Generating:
             digest = digest_of(path, exchange.body)
         await gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
 
-    async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
+    async def handle(self, gateway: Gateway, exchange: Exchange) -> None:
+        """From the body to the answer. Raises what becomes a GatewayError, unless an answer of events has begun."""
         try:
             served, body = await self._checked(gateway, exchange)
-            exchange.tier = tier_of(served.model.name, served.model.prices, body.tier, exchange.key.terms.tier)
+            if exchange.tier is None:
+                exchange.tier = tier_of(served.model.name, served.model.prices, body.tier, exchange.key.terms.tier)
             WORKS_FOR.set(str(exchange.key.id))
             await exchange.admission.enter(served.model.name, body.alternatives())
             exchange.context.trace.begin("render")

@@ -57,7 +57,7 @@ async def upload_file(request: Request) -> Response:
         await _check_room(gateway, key, form.size)
         name = stored(form.filename, FILENAME_CHARACTERS_MAX)
         seconds = asked.expires_after.seconds if asked.expires_after is not None else None
-        file = replace(gateway.files.new(key, name, seconds), bytes=form.size)
+        file = replace(gateway.files.new(key.account_id, key.id, name, seconds), bytes=form.size)
         await gateway.files.add(file, path)
     return JSONResponse(file_object(file))
 

@@ -57,6 +57,7 @@ def upgrade() -> None:
                 "total",
                 "completed",
                 "failed",
+                "unreached",
                 "prompt_tokens",
                 "cached_tokens",
                 "completion_tokens",
