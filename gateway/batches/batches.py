@@ -159,7 +159,7 @@ class Batches:
     async def _begin(self, runner: LineRunner) -> None:
         """Take up what nobody works on, as much as is allowed at a time."""
         count = self._settings.batch_at_once_max - len(self._works)
-        if count <= 0:
+        if count <= 0 or not runner.ready:
             return
         lease_ms = int(self._settings.lease_seconds * 1000)
         for batch_id in await self.store.free(count):

@@ -20,7 +20,7 @@ from gateway.batches.checking import Checking
 from gateway.batches.finishing import Finishing
 from gateway.batches.room import Room
 from gateway.batches.store import BatchStore
-from gateway.errors import GatewayError, Unavailable, from_exception
+from gateway.errors import GatewayError, ShuttingDown, Unavailable, from_exception
 from gateway.files.files import Files
 from pricing.cost import Tokens
 from pricing.errors import Overtaken
@@ -47,6 +47,10 @@ Keep = Callable[[Result, Tokens | None], Awaitable[None]]
 
 class LineRunner(Protocol):
     """How a line is run: as any request is, by the route's own handler (`gateway.routes.batch_lines`)."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether batches may be taken up: not while the gateway stops."""
 
     def room(self, batch: Batch, line: Line) -> Room | None:
         """The room on the engine of the line's model; None where there is no such model."""
@@ -89,6 +93,7 @@ class Work:
         self._stop = asyncio.Event()  # no further line is begun
         self._running: set[asyncio.Task[None]] = set()
         self._unpaid: list[Line] = []  # refused for money while others of this batch held some
+        self._input_gone = False
         self._alone = False  # lines run one after the other: money has run out
 
     async def run(self) -> None:
@@ -156,6 +161,7 @@ class Work:
             await self._settle_running()
         except FileNotFoundError:
             log.warning("the input file of %s is gone; what wasn't reached ends as expired", self._batch.id)
+            self._input_gone = True
         await self._look_again()
 
     async def _lines(self) -> AsyncIterator[Line]:
@@ -239,6 +245,9 @@ class Work:
                 return False  # it has its result: another process wrote it
             except Exception as error:
                 known = from_exception(error)
+                if isinstance(known, ShuttingDown):
+                    self._stop.set()  # another process goes on
+                    return False
                 tries += known.status == 500
                 if known.code == "insufficient_funds" and not self._alone and len(self._running) > 1:
                     self._unpaid.append(line)
@@ -293,6 +302,8 @@ class Work:
             if done.completed + done.failed == batch.total:
                 values = {"finalizing_at": self._store.now()}
                 await self._store.move(batch.id, self._owner, Status.IN_PROGRESS, Status.FINALIZING, **values)
+            elif not self._input_gone and self._store.now() < batch.expires_at:
+                return  # this process stops
             await self._look_again()
         await self._finishing.finish(self._batch, self._owner)
 

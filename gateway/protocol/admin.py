@@ -4,9 +4,9 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from gateway.protocol.body import StrictBody, conflict
+from gateway.protocol.body import Query, StrictBody, conflict
 from pricing.accounts import Account
 from pricing.audit import AuditRecord
 from pricing.balance import Balance, Limit, LimitKind
@@ -136,12 +136,6 @@ class NewKeyBody(StrictBody):
 
 class Rotation(StrictBody):
     grace_seconds: int = Field(0, ge=0, le=GRACE_SECONDS_MAX)
-
-
-class Query(StrictBody):
-    """Base of what comes in the query string, where everything is text."""
-
-    model_config = ConfigDict(strict=False)
 
 
 class Page(Query):

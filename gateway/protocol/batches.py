@@ -4,9 +4,8 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 
-from gateway.protocol.admin import Query
 from gateway.protocol.anthropic import MessagesBody
-from gateway.protocol.body import Body, RequestBody, StrictBody
+from gateway.protocol.body import Body, Query, RequestBody, StrictBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.completions import CompletionBody
 from gateway.protocol.embeddings import EmbeddingsBody

@@ -80,6 +80,12 @@ class StrictBody(Body):
         return {name: item for name, item in value.items() if name in names or name == unknown}
 
 
+class Query(StrictBody):
+    """Base of what comes in the query string, where everything is text."""
+
+    model_config = ConfigDict(strict=False)
+
+
 class RequestBody(Body):
     """The body of a route that asks a model for something.
 

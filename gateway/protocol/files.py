@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.protocol.admin import Query
-from gateway.protocol.body import StrictBody
+from gateway.protocol.body import Query, StrictBody
 
 SECONDS_MIN, SECONDS_MAX = 3_600, 2_592_000  # OpenAI's bounds
 LIST_MAX = 10_000

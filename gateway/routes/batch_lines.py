@@ -56,6 +56,10 @@ class BatchLines:
         self._rooms: dict[Engine, Room] = {}
         self._unlimited = RateLimits(MemoryStore(), LimitDefaults())
 
+    @property
+    def ready(self) -> bool:
+        return not self._gateway.stopping
+
     def room(self, batch: Batch, line: Line) -> Room | None:
         model = batch.model if batch.model is not None else from_json(line.body).get("model")
         engine = self._gateway.fleet.engine_of(model) if isinstance(model, str) else None
