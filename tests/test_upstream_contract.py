@@ -85,7 +85,12 @@ PRIVATE = (
         for name in ("_gauge_cls", "_counter_cls", "_histogram_cls")
     ),
     # vLLM and transformers: from a prompt to tokens
-    Private("transformers:PreTrainedTokenizerFast", "_tokenizer", "engine/*encoding.py", "call `tokenizers` directly"),
+    Private(
+        "transformers:PreTrainedTokenizerFast",
+        "_tokenizer",
+        "engine/vllm_internals/encoding.py",
+        "call `tokenizers` directly",
+    ),
     # vLLM: structured output
     Private(
         "vllm.parser.abstract_parser",
@@ -112,7 +117,6 @@ PRIVATE = (
 # Nowhere else may a private name of somebody else's be used.
 FENCED = (
     "engine/vllm_internals/*",
-    "engine/*responses_format.py",  # until it has converters of our own
     "gateway/process/connections.py",
     "gateway/telemetry/gathered.py",
 )

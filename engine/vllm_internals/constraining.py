@@ -80,13 +80,15 @@ class Constraining:
             return None
         held: list[ChatCompletionToolsParam] = []
         left_out: list[str] = []
+        places = conversation.schema_places or [
+            f"tools[{index}].{conversation.schema_field}" for index in range(len(conversation.tools))
+        ]
         for index, tool in enumerate(conversation.tools):
             function = _function(tool)
             strict = function.get("strict") is True
             wanted = strict or forced or function.get("name") in conversation.held
             if wanted and named in (None, function.get("name")):
-                place = conversation.schema_place(index)
-                parameters, lost = await self._parameters(function.get("parameters"), place, strict=strict)
+                parameters, lost = await self._parameters(function.get("parameters"), places[index], strict=strict)
                 tool = {**tool, "function": {**function, "parameters": parameters, "strict": True}}
                 left_out += lost
             held.append(ChatCompletionToolsParam.model_validate(dict(tool)))

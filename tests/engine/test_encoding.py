@@ -21,24 +21,10 @@ SPLIT = Regex(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPECIAL = ("<s>", "</s>", "<|im|>", "<|im|>x", "[INST]", "<|end|>")
-WORDS = (
-    *SPECIAL,
-    "<|",
-    "|>",
-    "<|im",
-    "im|>",
-    " ",
-    "  ",
-    "\n",
-    "\t",
-    "\u00a0",
-    "Hello",
-    "hello",
-    "HeLLo",
-    "e\u0301",
-    "ﬁ",
+WORDS: tuple[str, ...] = (
+    *(*SPECIAL, "<|", "|>", "<|im", "im|>", "<think>", "[", "▁", " ", "  ", "   ", "  x", "\n", "\r\n", "\t", "\u00a0"),
+    *("Hello", "hello", "HeLLo", "a", "x", "é", "e\u0301", "ﬁ", "你好", "🎉", "12345", "don't", "."),
 )
-WORDS = (*WORDS, "你好", "🎉", "12345", "don't", "<think>", "  x", "a", "é", ".", "▁", "[", "\r\n", "x")
 
 
 def texts(seed: int, number: int = 80) -> Iterator[str]:
@@ -51,17 +37,15 @@ def trained(model: models.Model, trainer: type, **parts: object) -> Tokenizer:
     tokenizer = Tokenizer(model)
     for name, part in parts.items():
         setattr(tokenizer, name, part)
-    alphabet = [] if isinstance(parts.get("pre_tokenizer"), pre_tokenizers.Metaspace) else BYTES
-    options = {"initial_alphabet": alphabet} if trainer is trainers.BpeTrainer else {}
+    options: dict[str, object] = {}
+    if trainer is trainers.BpeTrainer and not isinstance(parts["pre_tokenizer"], pre_tokenizers.Metaspace):
+        options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
     if trainer is trainers.UnigramTrainer:
-        options = {"unk_token": "<unk>"}
+        options["unk_token"] = "<unk>"
     tokenizer.train_from_iterator(
         texts(0, 400), trainer(vocab_size=500, show_progress=False, special_tokens=["<unk>"], **options)
     )
     return tokenizer
-
-
-BYTES = pre_tokenizers.ByteLevel.alphabet()
 
 
 def words_and_bytes() -> Tokenizer:

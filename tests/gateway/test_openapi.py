@@ -164,8 +164,8 @@ async def test_open_routes_and_keyed_ones_are_told_apart(served: GatewayServer) 
 
 # What JSON Schema can't say: a named function must be among the tools, `best_of` must equal `n`, and so on.
 BEYOND_SCHEMA = re.compile(
-    r"names a (function|custom|tool) that isn't in `tools`|mean the same and differ|goes on from an assistant's|`best_of` must"
-    r"|beyond the numbers"
+    r"names a (function|custom|tool) that isn't in `tools`|mean the same and differ|goes on from an assistant's"
+    r"|`best_of` must|beyond the numbers"
 )
 
 
