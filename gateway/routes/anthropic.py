@@ -37,7 +37,7 @@ async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> No
     async with exchange.pipeline.run(job) as metered:
 
         def usage() -> dict[str, object]:
-            return usage_fields(metered.counts, metered.cost)
+            return {**usage_fields(metered.counts, metered.cost)}
 
         if body.stream:
             await exchange.stream_from(form.events(metered, request_id, body.model, usage))
