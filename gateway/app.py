@@ -8,11 +8,24 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 
+from gateway.console import console
 from gateway.errors.responses import on_http_exception
 from gateway.request.auth import AuthMiddleware
 from gateway.request.context import ContextMiddleware
 from gateway.request.edge import EdgeMiddleware
-from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.routes import (
+    admin,
+    admin_adapters,
+    anthropic,
+    documents,
+    embeddings,
+    health,
+    models,
+    native,
+    openai,
+    responses,
+    usage,
+)
 from gateway.routes.endpoint import Generating
 from gateway.settings import SettingsError
 from gateway.state import Gateway
@@ -31,8 +44,13 @@ EXPOSED_HEADERS = (
 
 def create_app(gateway: Gateway) -> Starlette:
     """The application around its dependencies, which the caller opens and closes."""
-    routes = _routes()
     settings = gateway.settings
+    routes = _routes()
+    pages = None
+    if settings.console:
+        pages = console.Console(gateway, routes)
+        others = [route for route in routes if not (isinstance(route, Route) and route.path == "/")]
+        routes = [*others, Route("/", console.FrontDoor(), methods=["GET"]), *console.routes()]
     _check_root_path(settings.root_path, routes)
     app = Starlette(
         routes=routes,
@@ -40,12 +58,13 @@ def create_app(gateway: Gateway) -> Starlette:
             Middleware(EdgeMiddleware, root_path=settings.root_path, trusted_proxies=settings.trusted_proxies),
             *_cors(settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, tracing=gateway.tracing, routes=_labels(routes)),
-            Middleware(AuthMiddleware, keys=gateway.keys),
+            Middleware(AuthMiddleware, keys=gateway.keys, open_prefix=console.PREFIX if settings.console else None),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
     app.state.gateway = gateway
+    app.state.console = pages
     app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"), settings.root_path)
     return app
 
@@ -65,11 +84,14 @@ def _routes() -> list[BaseRoute]:
         Route("/docs", documents.docs),
         Route("/models/list", models.list_catalog),
         Route("/models/{model:path}", models.get_catalog_model),
+        Route("/anthropic/v1/models", models.list_anthropic_models),
+        Route("/anthropic/v1/models/{model:path}", models.get_anthropic_model),
         Route("/v1/webhooks/secret", native.webhook_secret),
         Route("/v1/usage", usage.get_usage),
         Route("/v1/requests/{id}", usage.get_request),
         Route("/v1/me/rate_limit", usage.get_rate_limit),
         *admin.routes(),
+        *admin_adapters.routes(),
     ]
 
 

@@ -85,24 +85,11 @@ PRIVATE = (
         for name in ("_gauge_cls", "_counter_cls", "_histogram_cls")
     ),
     # vLLM and transformers: from a prompt to tokens
-    *(
-        Private(
-            "vllm.renderers:BaseRenderer", name, "engine/vllm_internals/*rendering.py", "put the tokenizer in its place"
-        )
-        for name in ("_tokenize_prompt", "_tokenize_prompt_async", "_executor")
-    ),
     Private(
         "transformers:PreTrainedTokenizerFast",
         "_tokenizer",
-        "engine/vllm_internals/*rendering.py",
+        "engine/vllm_internals/encoding.py",
         "call `tokenizers` directly",
-    ),
-    # vLLM: formats of other APIs
-    Private(
-        "vllm.entrypoints.openai.responses.streaming_events",
-        "_StateType",
-        "engine/*responses_format.py",
-        "convert a stream into the Responses API's events",
     ),
     # vLLM: structured output
     Private(
@@ -130,7 +117,6 @@ PRIVATE = (
 # Nowhere else may a private name of somebody else's be used.
 FENCED = (
     "engine/vllm_internals/*",
-    "engine/*responses_format.py",  # until it has converters of our own
     "gateway/process/connections.py",
     "gateway/telemetry/gathered.py",
 )

@@ -30,7 +30,7 @@ def usage_tail(metered: Metered) -> str:
     return f',"usage":{json.dumps(usage_fields(metered.counts, metered.cost))}}}\n\n'
 
 
-def compact(fields: Mapping[str, object]) -> str:
+def compact(fields: object) -> str:
     """As JSON without spaces."""
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
