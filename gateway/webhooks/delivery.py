@@ -161,7 +161,7 @@ class Webhooks:
         while True:
             try:
                 if not await self._store.fulfil(request_id, body):
-                    log.error("the webhook of %s was taken for lost by another process; its failure stands", request_id)
+                    log.error("another process took the webhook of %s for lost; its failure is final", request_id)
                 self._wake.set()
                 return
             except LedgerUnavailable as error:
