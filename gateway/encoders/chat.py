@@ -62,6 +62,7 @@ async def chat_completion(metered: Metered, body: ChatBody) -> answers.ChatCompl
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
         "choices": [choice.fields(index, body) for index, choice in enumerate(choices)],
         "usage": usage_fields(metered.counts, metered.cost),
     }

@@ -107,6 +107,7 @@ async def completion(metered: Metered, body: CompletionBody) -> answers.Completi
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
         "choices": [choice.fields(index) for index, choice in enumerate(choices)],
         "usage": usage_fields(metered.counts, metered.cost),
     }

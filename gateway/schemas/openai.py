@@ -10,6 +10,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from engine.base import FinishReason
 
 InferenceStatusName = Literal["queued", "succeeded", "failed"]
+ServiceTier = Literal["default", "flex", "priority", "batch"]
 
 
 class ErrorFields(TypedDict):
@@ -106,6 +107,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChoice]
     usage: Usage
 
@@ -159,6 +161,7 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -184,6 +187,7 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -202,6 +206,7 @@ class CompletionChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChunkChoice]
     usage: NotRequired[Usage | None]
 
