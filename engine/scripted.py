@@ -1,8 +1,8 @@
 """An engine that plays a script (`engine.script`): for the faults that a real engine can't be asked for.
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
-has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script)
-and `logprobs`: every token has the log probability LOGPROB.
+has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script),
+`logprobs` and `prompt_logprobs`: every token has the log probability LOGPROB.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 
+from engine.adapters import Adapter
 from engine.base import (
     ChatFormat,
     Delta,
@@ -33,7 +34,7 @@ from engine.errors import (
 from engine.json_text import mended, whole_characters
 from engine.script import RequestScript, Script, Step
 from engine.scripted_renderer import ScriptedRenderer
-from engine.scripted_vocabulary import ScriptedVocabulary, tokens_of
+from engine.scripted_vocabulary import WORD, ScriptedVocabulary, tokens_of
 from engine.tokens import TokenLogprobs
 
 LOGPROB = -0.5
@@ -108,7 +109,9 @@ class ScriptedGeneration(Generation):
 
     async def _play_choice(self, index: int) -> None:
         whole: Delta | None = None
+        prompt = self._prompt_logprobs()
         async for delta in self._deltas(index):
+            delta.prompt_logprobs, prompt = prompt, None
             whole = delta if whole is None or self._request.stream else _joined(whole, delta)
             if self._request.stream:
                 self._give(delta)
@@ -172,11 +175,18 @@ class ScriptedGeneration(Generation):
     def _logprobs(self, data: bytes) -> list[TokenLogprobs] | None:
         """The alternatives of a token are the token itself and the same with apostrophes."""
         wanted = self._request.sampling.logprobs
+        return None if wanted is None else [self._scored(data, wanted)]
+
+    def _prompt_logprobs(self) -> list[TokenLogprobs] | None:
+        wanted = self._request.sampling.prompt_logprobs
         if wanted is None:
             return None
+        return [self._scored(word.encode(), wanted) for word in WORD.findall(str(self._request.prompt.handle))[1:]]
+
+    def _scored(self, data: bytes, alternatives: int) -> TokenLogprobs:
         id_of = self._engine.vocabulary.id_of
-        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(wanted))]
-        return [TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(wanted))])]
+        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(alternatives))]
+        return TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(alternatives))])
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
         return Delta(
@@ -202,6 +212,7 @@ class ScriptedEngine:
         self.vocabulary = ScriptedVocabulary()
         self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
+        self.adapters = {adapter.number: adapter for adapter in self._spec.adapters}
 
     @property
     def spec(self) -> EngineSpec:
@@ -240,7 +251,16 @@ class ScriptedEngine:
             generation.end(EngineDead(_DEAD))
 
     def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
-        return ScriptedRenderer(chat_format)
+        return ScriptedRenderer(chat_format, self.vocabulary)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Takes any, by its number."""
+        await self.check()
+        self.adapters[adapter.number] = adapter
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        await self.check()
+        self.adapters.pop(adapter.number, None)
 
     async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
         return await self._begin(request)
@@ -287,6 +307,7 @@ def _joined(whole: Delta, more: Delta) -> Delta:
     more.tool_calls = tuple(calls.values())
     more.text = whole.text + more.text
     more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
+    more.prompt_logprobs = whole.prompt_logprobs
     if whole.logprobs or more.logprobs:
         more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
     return more

@@ -109,6 +109,12 @@ class Settings(BaseModel):
     request_timeout_seconds: float = Field(
         3600.0, gt=0, description="How long a request may take in all; then it ends with what it has got."
     )
+    stream_ping_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="After how long without a byte a stream says that it goes on: by a comment, or Anthropic's `ping`. "
+        "0 turns it off.",
+    )
     lease_seconds: float = Field(
         15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
     )
@@ -147,6 +153,23 @@ class Settings(BaseModel):
         "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    prompt_logprobs_max: int = Field(
+        65_536,
+        ge=0,
+        description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
+        "(`echo` with `logprobs`), over all prompts and answers.",
+    )
+    prompt_cache_bytes_max: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for the tokens of parts of prompts that were seen before, in each process and for each "
+        "engine; 0: none are kept.",
+    )
+    fast_tokenizer: bool = Field(
+        True,
+        description="Tokenize prompts with `fastokens` where it gives the same tokens as `tokenizers`, which is tried "
+        "at the start.",
+    )
     grammar_seconds_max: float = Field(
         5.0,
         gt=0,
@@ -176,6 +199,9 @@ class Settings(BaseModel):
     webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
     webhook_allow_private: bool = Field(
         False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
+    )
+    adapters_max: int = Field(
+        100, ge=0, description="LoRA adapters that may be added while the gateway runs, beside those of the cards."
     )
     limit_requests_per_minute: int | None = Field(
         None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."

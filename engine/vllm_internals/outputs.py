@@ -49,7 +49,8 @@ class Inbox:
 
     `listener` is called when there is something to take, or an error: unless it streams, only when all choices are
     done. It must not raise. `completion` counts the tokens of each choice as they arrive, read or not. `alternatives`
-    is how many log probabilities a token has beside its own.
+    is how many log probabilities a token has beside its own. `prompt_scores` are those of the prompt's tokens after
+    the first, and come with the first piece.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Inbox:
         "error",
         "listener",
         "pieces",
+        "prompt_scores",
         "request_id",
         "states",
         "streams",
@@ -70,6 +72,7 @@ class Inbox:
         self.streams = streams
         self.alternatives = alternatives
         self.pieces: list[RawPiece] = []
+        self.prompt_scores: Scores | None = None
         self.states: list[RequestState] = []
         self.completion = [0] * n
         self.cached = 0
@@ -249,3 +252,6 @@ def _begin(output: EngineCoreOutput, state: RequestState, inbox: Inbox) -> None:
         if state.request_index == 0:
             # The other choices find this one's prompt in the cache; the client's prompt was computed once.
             inbox.cached = state.num_cached_tokens
+    if output.new_prompt_logprobs_tensors is not None:
+        found = output.new_prompt_logprobs_tensors
+        inbox.prompt_scores = Scores(found.logprob_token_ids.numpy().copy(), found.logprobs.numpy().copy())

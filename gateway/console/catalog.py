@@ -8,7 +8,7 @@ from starlette.responses import Response
 from gateway.console import examples, formats, model_pages
 from gateway.console.visits import Visit
 from gateway.errors import NotFound
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.models.parameters import Parameter
 from gateway.schemas.models import catalog_entry
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.console.model_pages import APIRoute
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from pricing.cost import Tokens, cost
 from pricing.money import Picodollars, format_usd
 

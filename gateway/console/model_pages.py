@@ -7,7 +7,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from gateway.console.formats import bounds, value
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.models.parameters import Parameter
 from gateway.protocol.body import RequestBody
 from gateway.protocol.operation import EVENTS, JSON, Operation

@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 from starlette.convertors import IntegerConvertor
 from starlette.routing import BaseRoute, Route
 
-from gateway.models.catalog import Catalog, Model
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.protocol.body import Body, RequestBody

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from engine.base import ResponseFormat
 from gateway.models.parameters import Route
 from gateway.protocol.body import RequestBody, conflict
-from gateway.protocol.chat import Format
+from gateway.protocol.constraints import Format
 from gateway.protocol.schema import SENT, JSONSchema, forbids
 
 

@@ -16,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from engine.base import WORKS_FOR
+from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
-from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
-from gateway.models.catalog import Catalog, Task
+from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_key
+from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
+from gateway.models.model import Task
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -110,14 +112,21 @@ class Generating:
         try:
             served, body = await self._checked(gateway, exchange)
             WORKS_FOR.set(str(exchange.key.id))
+            SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())
+            if body.streamed:
+                exchange.keep_alive()
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
+        except Replayed:
+            raise  # goes on from a ping as if there had been none
         except Exception as error:
+            await exchange.quiet()
             if not exchange.streaming:
                 raise
             await exchange.end_with(error)
         finally:
+            await exchange.quiet()
             exchange.turn.done()
             exchange.admission.release()
 
@@ -141,7 +150,7 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = {model.name: model.profile for model in gateway.catalog}
+        profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
         job = Check(self.body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
@@ -153,7 +162,7 @@ class Generating:
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
-        served = gateway.fleet.find(name)
+        served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served

@@ -1,10 +1,11 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.models.catalog import Model
+from gateway.models.model import Model
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -42,13 +43,39 @@ class ModelCard(TypedDict):
     created: int
     owned_by: str
     root: str
-    parent: None
+    parent: str | None
     metadata: ModelMetadata
 
 
 class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelCard]
+
+
+class AnthropicModel(TypedDict):
+    """A model as Anthropic's clients read it. Lengths are in tokens; `max_tokens` is how many are generated where a
+    request doesn't say. `created_at` is when the gateway started."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int | None
+    max_tokens: int
+    capabilities: None
+    deprecated_at: None
+    retires_at: None
+    line: None
+
+
+class AnthropicModelList(TypedDict):
+    """One page: `has_more` says whether there are further ones in its direction."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class TokenPricing(TypedDict):
@@ -100,6 +127,23 @@ class CatalogModel(CatalogEntry):
     schemas: ModelSchemas
 
 
+def anthropic_model(model: Model, created: int) -> AnthropicModel:
+    card = model.card
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": card.context_length,
+        "max_tokens": card.default_max_tokens,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": None,
+        "line": None,
+    }
+
+
 def model_card(model: Model, created: int) -> ModelCard:
     """OpenAI's model object, with DeepInfra's `metadata`."""
     card = model.card
@@ -108,8 +152,8 @@ def model_card(model: Model, created: int) -> ModelCard:
         "object": "model",
         "created": created,
         "owned_by": model.name.partition("/")[0],
-        "root": model.name,
-        "parent": None,
+        "root": model.base or model.name,
+        "parent": model.base,
         "metadata": {
             "description": card.description,
             "context_length": card.context_length,

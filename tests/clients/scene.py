@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 
+from engine.demo import MODEL_DIR
+
 MODEL = "farebox/demo"
 PRICE_IN, PRICE_OUT = Decimal("0.59"), Decimal("0.79")  # US dollars per million tokens, from the shipped card
 
@@ -56,6 +58,8 @@ def for_clients(url: str, key: str, poor_key: str) -> dict[str, object]:
         "model": MODEL,
         "wrong_model": "farebox/dem",
         "question": QUESTION,
+        "answer": ANSWER,
+        "tokenizer": str(MODEL_DIR),
         "name": NAME,
         "who": WHO,
         "weather_question": WEATHER_QUESTION,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.models.catalog import Card
+from gateway.models.model import Card
 from gateway.settings import Settings, load_settings
 from helm.settings_schema import is_secret
 from tests.helm.conftest import (

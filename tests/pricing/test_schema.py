@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, text
 
 import gateway.console.table
 import gateway.idempotency.table
+import gateway.models.adapter_store
 import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
 from storage.database import Database
