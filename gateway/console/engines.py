@@ -55,7 +55,7 @@ async def readings(visit: Visit) -> list[EngineReading]:
             "completion_tokens": int(values["farebox_tokens_total completion", model.name]),
             "lag_seconds": gateway.fleet.lags[model.name],
         }
-        for model in gateway.catalog
+        for model in visit.principal.models(gateway.catalog)
     ]
 
 
