@@ -16,6 +16,7 @@ from engine.conversations import Conversation as Conversation
 from engine.conversations import JSONValue as JSONValue
 from engine.conversations import ResponseFormat as ResponseFormat
 from engine.grammar.tried import GrammarLimits
+from engine.load import EngineLoad
 from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
@@ -25,8 +26,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
 
-# Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
-# client's own.
+# Whom the current task works for, by any name: clients take turns.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
 
@@ -116,7 +116,9 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache. The `adapter` must have been loaded.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded. Of those that wait, the one with the
+    lowest `priority` is next, and the highest is the first to give up its place; `began` is called once, when the
+    engine has worked on the prompt.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -128,6 +130,8 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    priority: int = 0
+    began: Callable[[], None] | None = None
     adapter: Adapter | None = None
 
 
@@ -139,6 +143,7 @@ class EmbeddingRequest:
     prompt: Prompt
     dimensions: int | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +260,10 @@ class Engine(TakesAdapters, Protocol):
     @property
     def has_room(self) -> bool:
         """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
+    @property
+    def load(self) -> EngineLoad:
+        """As far as it is known now. Known once started."""
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from gateway.file_settings import FileSettings
 from gateway.setting_types import (
     CollectorURL,
     EngineOptions,
@@ -33,8 +34,8 @@ class SettingsError(Exception):
     """A setting is unknown or wrong; the sentence names it and says what is allowed."""
 
 
-class Settings(BaseModel):
-    """Frozen. Durations are in seconds, sizes in bytes."""
+class ServingSettings(BaseModel):
+    """All settings but those of files and batches. Durations are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -290,6 +291,15 @@ class Settings(BaseModel):
     @property
     def embedded_database(self) -> bool:
         return self.database.startswith("sqlite")
+
+
+class Settings(FileSettings, ServingSettings):
+    """Frozen."""
+
+    @property
+    def files_dir(self) -> Path:
+        """Where files are kept, or are on their way to the store."""
+        return self.data_dir.expanduser().resolve() / "files"
 
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:

@@ -88,6 +88,11 @@ class Ledger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def process_id(self) -> str:
+        """This process among those that share the ledger; its row is gone once others have taken it for dead."""
+        return self._process.id
+
+    @property
     def available(self) -> bool:
         """Whether the last commit worked. False refuses new reservations; it is retried until it works."""
         return self._writer.available and not self._closing

@@ -16,6 +16,7 @@ from pricing.errors import UnknownAccount, UnknownKey
 from pricing.keys import Key, Keys, KeyTerms, NewKey, Role
 from pricing.money import format_usd
 from pricing.text import checked_name
+from pricing.tier import Tier
 from storage.database import Database
 from storage.errors import InvalidSetting
 from storage.text import shorten
@@ -42,6 +43,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     create.add_argument("--requests-per-minute", type=int)
     create.add_argument("--tokens-per-minute", type=int)
     create.add_argument("--concurrent-requests", type=int)
+    create.add_argument("--tier", choices=("default", "flex", "priority"), help="of requests that ask for none")
     create.add_argument("--expires", metavar="YYYY-MM-DD", help="the UTC day at whose beginning it ends")
     add_limit_flags(create)
     create.set_defaults(run=lambda options: asyncio.run(_create(options)))
@@ -77,6 +79,7 @@ async def _create(options: argparse.Namespace) -> int:
         tokens_per_minute=options.tokens_per_minute,
         concurrent_requests=options.concurrent_requests,
         expires_at=_expiry(options.expires),
+        tier=None if options.tier is None else Tier(options.tier),
     )
     async with open_database(options) as database:
         account = await _account(database, options.account)

@@ -9,7 +9,8 @@ from gateway.console import charts
 from gateway.console.visits import Visit
 from gateway.errors import GatewayError, NotFound, from_exception
 from gateway.protocol import admin as protocol
-from gateway.protocol.admin import Id, Plain, Query
+from gateway.protocol.admin import Id, Plain
+from gateway.protocol.body import Query
 from gateway.protocol.checks import validate
 from pricing.accounts import Account, Accounts
 from pricing.balance import Balance, LimitKind

@@ -7,7 +7,8 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.console.names import account_names, key_names
 from gateway.console.visits import Visit
-from gateway.protocol.admin import AuditPage, Day, Id, Plain, Query
+from gateway.protocol.admin import AuditPage, Day, Id, Plain
+from gateway.protocol.body import Query
 from gateway.protocol.checks import validate
 from gateway.webhooks.store import WebhookStore
 from pricing.audit import AuditLog

@@ -61,6 +61,7 @@ async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object]
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
     }
     usage = usage_fields(metered.counts, metered.cost)
     if not body.logprobs:

@@ -14,7 +14,7 @@ def chunk_head(kind: str, metered: Metered, model: str) -> str:
     """How each chunk of an answer begins, up to its choices."""
     return (
         f'data: {{"id":{quote(metered.job.request_id)},"object":{quote(kind)},"created":{int(time.time())},'
-        f'"model":{quote(model)},"choices":['
+        f'"model":{quote(model)},"service_tier":{quote(metered.job.tier.value)},"choices":['
     )
 
 

@@ -106,6 +106,7 @@ async def completion(metered: Metered, body: CompletionBody) -> dict[str, object
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
     }
     usage = usage_fields(metered.counts, metered.cost)
     if body.logprobs is None:

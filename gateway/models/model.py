@@ -1,5 +1,6 @@
 """A model card, and the model that is made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,10 @@ from engine.adapters import Adapter
 from engine.base import ChatFormat, EngineSpec
 from gateway.models.card_price import CardPrice
 from gateway.models.parameters import Profile
+from gateway.models.tiers import CardTier
 from gateway.setting_types import Precision
 from pricing.price import Price
+from pricing.tier import Tier
 
 Task = Literal["generate", "embed"]
 PrefixCache = Literal["shared", "account", "key"]
@@ -36,22 +39,29 @@ class Card(BaseModel):
     description: str = ""
     tags: list[str] = Field(default_factory=list)
     price: CardPrice
+    tiers: dict[Literal["flex", "priority"], CardTier] = Field(default_factory=dict)
+    batch_discount: str | None = Field(None, pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")
     engine: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A card made ready: its price in picodollars, its parameter ranges, and what its engine must load."""
+    """A card made ready: its prices in picodollars, its parameter ranges, and what its engine must load."""
 
     name: str
     card: Card
-    price: Price
+    prices: Mapping[Tier, Price]
     profile: Profile
     engine: EngineSpec
     chat_format: ChatFormat
     adapter: Adapter | None = None
     base: str | None = None  # the model that the adapter is for
     account_id: int | None = None  # whose alone it is; None: everybody's
+
+    @property
+    def price(self) -> Price:
+        """Of the default tier."""
+        return self.prices[Tier.DEFAULT]
 
     @property
     def context_length(self) -> int:

@@ -14,7 +14,7 @@ from gateway.models.model import Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.protocol.body import Body, RequestBody
-from gateway.protocol.operation import EVENTS, JSON, Operation, operation_of
+from gateway.protocol.operation import EVENTS, FORM, JSON, Operation, operation_of
 from gateway.protocol.schema import schema_of
 from gateway.request.auth import OPEN_PATHS
 from gateway.schemas.models import body_schema
@@ -35,6 +35,8 @@ TAGS = {
     "Chat and completions": "OpenAI's routes.",
     "Embeddings": "Texts into vectors, where a model that does this is served.",
     "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
+    "Files": "What batches are made from, and what they come to.",
+    "Batches": "Many requests at once, run where the engine has room, at a price of their own.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
     "Models": "What is served, for how much, with which parameters.",
@@ -87,6 +89,8 @@ def _operation(path: str, method: str, route: Route, operation: Operation, schem
     if operation.body is not None:
         content = {JSON: {"schema": schemas.body(operation.body, operation)}}
         fields["requestBody"] = {"required": True, "content": content}
+    if operation.form is not None:
+        fields["requestBody"] = {"required": True, "content": {FORM: {"schema": schemas.form(operation.form)}}}
     fields["responses"] = _responses(operation, schemas, keyed)
     return fields
 
@@ -103,7 +107,7 @@ def _responses(operation: Operation, schemas: "_Schemas", keyed: bool) -> Fields
         responses[str(status)] = described
     errors = {
         *(common.KEYED_ERRORS if keyed else common.OPEN_ERRORS),
-        *(common.BODY_ERRORS if operation.body is not None else ()),
+        *(common.BODY_ERRORS if operation.body is not None or operation.form is not None else ()),
         *((422,) if operation.query is not None else ()),
         *(common.ADMITTED_ERRORS if operation.admitted else ()),
         *operation.errors,
@@ -175,6 +179,14 @@ class _Schemas:
         if shape is dict:
             return {"type": "object"}
         return self._put(shape.__name__, schema_of(shape, REFERENCE))
+
+    def form(self, form: type[Body]) -> Fields:
+        """The fields of a form, and its file."""
+        schema = schema_of(form, REFERENCE)
+        file = {"type": "string", "format": "binary", "description": "The file, with its name."}
+        schema["properties"] = {"file": file, **schema["properties"]}
+        schema["required"] = ["file", *schema.get("required", ())]
+        return self._put(form.__name__, schema)
 
     def answer(self, media: str, shape: type[Any] | UnionType | None) -> Fields:
         if shape is None:

@@ -38,7 +38,7 @@ UNSAID = "x-anthropic-billing-header"
 
 def messages_of(system: str | Sequence[TextBlock] | None, turns: Sequence[Turn]) -> list[Message]:
     """What the chat template gets. A turn that says nothing is passed over, unless it is the assistant's."""
-    said = _plain(system) if system is not None else ""
+    said = system if isinstance(system, str) else _plain(system or ())
     messages: list[Message] = [{"role": "system", "content": said}] if said else []
     for turn in turns:
         match turn:

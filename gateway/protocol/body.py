@@ -80,6 +80,12 @@ class StrictBody(Body):
         return {name: item for name, item in value.items() if name in names or name == unknown}
 
 
+class Query(StrictBody):
+    """Base of what comes in the query string, where everything is text."""
+
+    model_config = ConfigDict(strict=False)
+
+
 class RequestBody(Body):
     """The body of a route that asks a model for something.
 
@@ -141,6 +147,12 @@ class RequestBody(Body):
     def streamed(self) -> bool:
         """Whether the answer comes as events."""
         return getattr(self, "stream", False) is True
+
+    @property
+    def tier(self) -> str | None:
+        """What was asked for as `service_tier`; None where it is the key's to say."""
+        asked: str | None = getattr(self, "service_tier", None)
+        return asked
 
     def alternatives(self) -> int:
         """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""

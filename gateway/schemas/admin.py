@@ -35,6 +35,7 @@ class AccountFields(TypedDict):
     balance: BalanceFields
     created_at: str
     suspended_at: str | None
+    weight: int
 
 
 class KeyTermsFields(TypedDict):
@@ -46,6 +47,7 @@ class KeyTermsFields(TypedDict):
     tokens_per_minute: int | None
     concurrent_requests: int | None
     expires_at: str | None
+    tier: Literal["default", "flex", "priority"] | None
 
 
 class KeyFields(TypedDict):
@@ -168,6 +170,7 @@ class RequestEntry(TypedDict):
     route: str
     user: str | None
     key_id: int
+    tier: Literal["default", "flex", "priority", "batch"]
     state: str
     outcome: str | None
     reason: str | None

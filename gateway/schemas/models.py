@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from gateway.models.model import Model
+from gateway.models.tiers import offered
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -15,8 +16,10 @@ from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
 from gateway.schemas import openai as answers
 from gateway.schemas.embeddings import Embeddings
 from pricing.price import Price
+from pricing.tier import Tier
 
 PICODOLLARS_PER_CENT = 10**10
+TIERS_TEXT = "How soon it is begun, at what price. `auto` is the key's own tier, or `default`; the answer names it."
 
 
 class Pricing(TypedDict):
@@ -28,12 +31,14 @@ class Pricing(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say."""
+    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say. `tiers` has the price
+    of each `service_tier`, and that of batches."""
 
     description: str
     context_length: int
     max_tokens: int
     pricing: Pricing
+    tiers: dict[Tier, Pricing]
     tags: list[str]
 
 
@@ -159,6 +164,7 @@ def model_card(model: Model, created: int) -> ModelCard:
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
+            "tiers": {tier: _per_million(price) for tier, price in model.prices.items()},
             "tags": card.tags,
         },
     }
@@ -226,6 +232,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
+    if "service_tier" in properties:
+        properties["service_tier"] = {"enum": [*offered(model.prices), None], "description": TIERS_TEXT}
     for name in sorted(model.profile.lacks(body.ROUTE)):
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:

@@ -8,6 +8,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
+ServiceTier = Literal["default", "flex", "priority", "batch"]
 
 
 class ErrorFields(TypedDict):
@@ -104,6 +105,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChoice]
     usage: Usage
 
@@ -157,6 +159,7 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -182,6 +185,7 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -200,6 +204,7 @@ class CompletionChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChunkChoice]
     usage: NotRequired[Usage | None]
 

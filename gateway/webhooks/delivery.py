@@ -104,6 +104,18 @@ class Webhooks:
             )
         return signing_secret(self._settings.secret, key.id)
 
+    def check(self, key: Key, url: str) -> None:
+        """Raises InvalidParameter for a URL that can't be called, InvalidRequest where webhooks are off."""
+        self.secret_of(key)
+        try:
+            check_url(url, allow_private=self._settings.allow_private)
+        except WrongURL as error:
+            raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
+
+    def wake(self) -> None:
+        """There is a call to make, which somebody else has written down."""
+        self._wake.set()
+
     async def start(self, job: Job, url: str, result: Result) -> None:
         """Return once the engine has the job, its money is reserved, and the call to `url` is promised.
 
@@ -111,11 +123,7 @@ class Webhooks:
         InvalidParameter for a URL that can't be called, InvalidRequest where webhooks are off, and what `Pipeline.run`
         raises.
         """
-        self.secret_of(job.key)
-        try:
-            check_url(url, allow_private=self._settings.allow_private)
-        except WrongURL as error:
-            raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
+        self.check(job.key, url)
         promised: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kept = replace(job, admission=job.admission.hand_over())
         task = asyncio.create_task(self._generate(kept, url, result, promised), name=f"webhook {job.request_id}")

@@ -127,7 +127,23 @@ def opencode(gateway: Server, node_agents: Path, tmp_path: Path) -> Agent:
 @pytest.fixture
 def aider(gateway: Server, aider_program: Path, tmp_path: Path) -> Agent:
     project, home = prepared(tmp_path)
-    exports = [line for line in play.printed("export", gateway.url).splitlines() if line.startswith("export ")]
-    values = dict(line.removeprefix("export ").split("=") for line in exports)
-    environment = {name: value.replace("$FAREBOX_KEY", gateway.key) for name, value in values.items()}
+    environment = exported("export OPENAI_API_BASE", gateway)
     return Agent(gateway, aider_program, project, home, environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+
+
+@pytest.fixture
+def claude(gateway: Server, node_agents: Path, tmp_path: Path) -> Agent:
+    """The program itself: the package's own `claude` is put in its place by a script that is not run."""
+    project, home = prepared(tmp_path)
+    barn = {"type": "stdio", "command": sys.executable, "args": [str(FOLDER / "barn.py")]}
+    (project / ".mcp.json").write_text(dumps({"mcpServers": {"barn": barn}}))
+    (program,) = (node_agents.parent / "@anthropic-ai").glob("claude-code-*/claude")
+    environment = exported("export ANTHROPIC_BASE_URL", gateway)
+    return Agent(gateway, program, project, home, environment | {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"})
+
+
+def exported(beginning: str, gateway: Server) -> dict[str, str]:
+    """The variables that a block of `docs/agents.md` sets."""
+    lines = [line for line in play.printed(beginning, gateway.url).splitlines() if line.startswith("export ")]
+    values = dict(line.removeprefix("export ").split("=") for line in lines)
+    return {name: value.replace("$FAREBOX_KEY", gateway.key) for name, value in values.items()}
