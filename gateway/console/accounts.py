@@ -87,7 +87,7 @@ async def account(visit: Visit, problem: GatewayError | None = None) -> Response
         keys=[(key, balances[key.id]) for key in own],
         month=month,
         kinds=LIMIT_KINDS,
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         problem=problem.message if problem is not None else "",
     )
 

@@ -35,7 +35,7 @@ async def own(visit: Visit) -> Response:
     gateway, key = visit.gateway, visit.principal.key
     await gateway.ledger.settled()
     balance = await Keys(gateway.database).balance(key.id)
-    models = [model.name for model in gateway.catalog if visit.principal.sees(model.name)]
+    models = [model.name for model in visit.principal.models(gateway.catalog)]
     return visit.page(
         "own_key.html",
         key=key,
@@ -70,7 +70,7 @@ async def list_keys(visit: Visit, problem: GatewayError | None = None) -> Respon
         accounts=accounts,
         account_names=await account_names(database, [key.account_id for key in shown]),
         kinds=KEY_LIMITS,
-        models=visit.gateway.catalog.names,
+        models=_names(visit),
         problem=problem.message if problem is not None else "",
     )
 
@@ -107,7 +107,7 @@ async def key(visit: Visit, problem: GatewayError | None = None) -> Response:
         share=charts.share(balance.spent + balance.reserved, balance.limit.amount),
         account=await Accounts(database).get(found.account_id),
         kinds=KEY_LIMITS,
-        models=sorted({*visit.gateway.catalog.names, *(found.terms.models or ())}),
+        models=sorted({*_names(visit), *(found.terms.models or ())}),
         problem=problem.message if problem is not None else "",
     )
 
@@ -140,6 +140,11 @@ async def act(visit: Visit) -> Response:
         return await key(visit, from_exception(error))
     await visit.gateway.keys.refresh()
     return visit.go(f"/console/keys/{key_id}?done={done}")
+
+
+def _names(visit: Visit) -> list[str]:
+    """Of the models that a key can be held to."""
+    return [model.name for model in visit.principal.models(visit.gateway.catalog)]
 
 
 async def _shown_once(visit: Visit, created: NewKey) -> Response:

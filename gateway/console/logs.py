@@ -47,7 +47,7 @@ async def requests(visit: Visit) -> Response:
         entries=shown,
         more=shown[-1].cursor if len(found) > PAGE else "",
         names=await key_names(database, [one.key_id for one in shown]) if visit.principal.is_operator else {},
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         query=visit.request.url.query,
     )
 

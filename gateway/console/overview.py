@@ -56,7 +56,7 @@ async def _models(usage: Usage, since: date, key_id: int | None) -> list[tuple[U
 async def _own(visit: Visit) -> dict[str, object]:
     """A key's limits."""
     key, gateway = visit.principal.key, visit.gateway
-    models = [model.name for model in gateway.catalog if key.allows(model.name)]
+    models = [model.name for model in visit.principal.models(gateway.catalog)]
     balance = await Keys(gateway.database).balance(key.id)
     return {
         "key": key,

@@ -82,7 +82,7 @@ async def usage(visit: Visit) -> Response:
         sum=_sum(rows),
         chart=chart,
         titles={by: title for by, title in TITLES.items() if visit.principal.is_operator or by != "account"},
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         query=visit.request.url.query,
     )
 
