@@ -1,13 +1,11 @@
 """Conversations and texts into prompts, with vLLM's chat templates, tokenizer and parsers."""
 
 import difflib
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import PrivateAttr
-from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionRequest,
@@ -28,6 +26,7 @@ from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
 from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
+from engine.template_variables import check_variables
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
 from engine.vllm_internals.renderer import take_turns
@@ -63,10 +62,6 @@ class _Request(ChatCompletionRequest):
 
 _DEFAULTS = _Request.model_construct(messages=[])
 
-# What vLLM and transformers pass to a template, or to each other on the way, themselves.
-_RESERVED = frozenset({"messages", "conversations", "model_config", "tokenizer"}).union(
-    inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
-) - {"tools", "documents", "add_generation_prompt", "continue_final_message"}
 _EMPTY_LISTS = [name for name, value in _DEFAULTS.__dict__.items() if value == []]
 
 
@@ -222,7 +217,7 @@ class VLLMRenderer:
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
     ) -> _Request:
-        _check_variables(conversation.chat_template_kwargs)
+        check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
@@ -288,17 +283,6 @@ def _has_template(core: Core, chat_format: ChatFormat) -> bool:
         renderer.get_tokenizer(), chat_template=chat_format.chat_template, tools=None, model_config=config
     )
     return template is not None
-
-
-def _check_variables(given: Mapping[str, JSONValue]) -> None:
-    if "chat_template" in given:
-        raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
-    taken = next((name for name in given if name in _RESERVED), None)
-    if taken is not None:
-        raise PromptError(
-            f"`chat_template_kwargs.{taken}` can't be set: this gateway sets it itself. Leave it out.",
-            "chat_template_kwargs",
-        )
 
 
 def _must_parse(parser_class: type[Parser], request: ChatCompletionRequest) -> bool:
