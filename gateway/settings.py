@@ -136,7 +136,7 @@ class ServingSettings(BaseModel):
         "them waits apart.",
     )
     database_idle_seconds: float = Field(
-        5.0, ge=1, le=600, description="PostgreSQL: how long a transaction may stand still; then the server ends it."
+        5.0, ge=1, le=600, description="PostgreSQL: how long a transaction may be idle; then the server ends it."
     )
     database_statement_seconds: float = Field(
         8.0,

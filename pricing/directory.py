@@ -109,7 +109,7 @@ class KeyDirectory:
         """Like `find`, but a well-formed unknown secret waits for one refresh (a key just made on another replica).
 
         Refreshes are shared between callers and at least 50 ms apart, so a flood of made-up secrets (anyone can make a
-        checksum) costs 20 small queries a second at most. With the database away the snapshot's answer stands.
+        checksum) costs 20 small queries a second at most. With the database away the snapshot's answer holds.
         """
         key = self.find(secret)
         if key is None and is_well_formed(secret):

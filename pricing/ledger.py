@@ -7,7 +7,7 @@
     reservation.settle(tokens, Outcome.FINISHED)    # on every way out, in a `finally`
 
 Invariants, whatever the number of processes: spent + reserved <= limit at every reservation, for the account and for
-the key; one entry for each reservation that stood; the sum of a key's entries is its spend. `pricing.tables` says
+the key; one entry for each durable reservation; the sum of a key's entries is its spend. `pricing.tables` says
 which locks make them true, `pricing.recovery` what happens when a process dies.
 """
 

@@ -24,7 +24,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_limit_flags(create)
     create.set_defaults(run=lambda options: asyncio.run(_create(options)))
 
-    listing = actions.add_parser("list", help="accounts and where they stand")
+    listing = actions.add_parser("list", help="accounts, with what they spent and have left")
     listing.set_defaults(run=lambda options: asyncio.run(_list(options)))
 
     credit = actions.add_parser("credit", help="add credit to a prepaid account")

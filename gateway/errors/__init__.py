@@ -266,7 +266,7 @@ def from_exception(error: Exception) -> GatewayError:
             )
         case money.Overtaken():
             return Unavailable(
-                "The gateway stood still for too long, and this request was ended as interrupted. Send it again.",
+                "The gateway was suspended for too long, and this request was ended as interrupted. Send it again.",
                 code="interrupted",
                 retry_after_seconds=1,
             )

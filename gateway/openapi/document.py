@@ -25,29 +25,30 @@ REFERENCE = "#/components/schemas/{model}"
 INTRODUCTION = """\
 An OpenAI-compatible API whose every request is checked, charged and accounted for.
 
-Every OpenAI path stands under `/v1/` and under `/v1/openai/`. Send your key as `Authorization: Bearer KEY` or as \
-`x-api-key: KEY`. Bodies are JSON, plain or gzip. null for an optional field means that it is absent; a field that \
-nobody knows, a wrong type and a number outside its range are refused, never changed. Every path that answers GET \
-answers HEAD too. Every error has the shape of the schema `Error`.
+Every OpenAI path works under `/v1/` and under `/v1/openai/`. Send your key as `Authorization: Bearer KEY` or as \
+`x-api-key: KEY`. Bodies are JSON, plain or gzip. null for an optional field means that it is absent. A wrong type and \
+a number outside its range are refused, never changed; an unknown field is named in the header `farebox-ignored`, or \
+refused where it looks like a typo. Every path that answers GET answers HEAD too. Every error has the shape \
+of the schema `Error`.
 """
 
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
-    "Embeddings": "Texts into vectors, where a model that does this is served.",
-    "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
+    "Embeddings": "Vectors from texts, where a model that makes them is served.",
+    "Responses": "OpenAI's Responses API, as far as nothing needs to be kept on the server.",
     "Files": "What batches are made from, and what they come to.",
     "Batches": "Many requests at once, run where the engine has room, at a price of their own.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
-    "Models": "What is served, for how much, with which parameters.",
-    "Usage": "What your key spent, and what it may.",
-    "Administration": "Accounts, keys and money. Needs an admin key; with any other, these paths aren't there.",
+    "Models": "Which models are served, at which prices, with which parameters.",
+    "Usage": "What your key has spent, and what it may still do.",
+    "Administration": "Accounts, keys and money. Needs an admin key; with any other key these paths answer 404.",
     "Operation": "Probes, metrics and documents. No key is needed.",
 }
 
 
 def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str, root_path: str) -> Fields:
-    """The document of all documented routes, which stand under `root_path`."""
+    """The document of all documented routes, which are served under `root_path`."""
     schemas = _Schemas(catalog)
     paths: Fields = {}
     for route in routes:

@@ -56,7 +56,7 @@ END
 
 
 def url_of(host: str, port: int) -> str:
-    """RFC 3986 section 3.2.2: an IPv6 address stands in brackets."""
+    """RFC 3986 section 3.2.2: an IPv6 address is written in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -1,6 +1,6 @@
 """What request bodies are made of: frozen, strict, with null for absent.
 
-`Body` is the base of every body and its parts, `StrictBody` of those that take no field that nobody knows, and
+`Body` is the base of every body and its parts, `StrictBody` of those that take no unknown field, and
 `RequestBody` of the bodies that ask a model for something.
 """
 
@@ -28,7 +28,7 @@ class Body(BaseModel):
     where an empty value means absent.
     """
 
-    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it stands.
+    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it is.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
@@ -65,7 +65,7 @@ class Body(BaseModel):
 
 
 class StrictBody(Body):
-    """One that takes no field that nobody knows: administration, and query strings."""
+    """One that takes no unknown field: administration, and query strings."""
 
     model_config = ConfigDict(extra="forbid")
 

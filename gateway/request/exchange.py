@@ -48,7 +48,7 @@ EVENT_STREAM_HEADERS = {
 class Webhooks(Protocol):
     """Who delivers an answer to a URL."""
 
-    async def start(self, job: Job, url: str, result: Callable[[Metered], Awaitable[dict[str, object]]]) -> None:
+    async def start(self, job: Job, url: str, result: Callable[[Metered], Awaitable[Mapping[str, object]]]) -> None:
         """Run the job; its answer goes to the URL. Returns once it is sure to."""
 
 
