@@ -26,16 +26,24 @@ DONE: Final = {
     "suspended": "The account is suspended: its keys don't work any more.",
     "resumed": "The account works again.",
     "terms": "The key's terms are set.",
+    "cancelled": "The batch is told to stop.",
     "revoked": "The key is revoked, for good.",
 }
 
-USER_MENU: Final = (("Overview", "overview"), ("Usage", "usage"), ("Requests", "requests"), ("Key", "key"))
+USER_MENU: Final = (
+    ("Overview", "overview"),
+    ("Usage", "usage"),
+    ("Requests", "requests"),
+    ("Batches", "batches"),
+    ("Key", "key"),
+)
 OPERATOR_MENU: Final = (
     ("Overview", "overview"),
     ("Accounts", "accounts"),
     ("Keys", "keys"),
     ("Usage", "usage"),
     ("Requests", "requests"),
+    ("Batches", "batches"),
     ("Engines", "engines"),
     ("Webhooks", "webhooks"),
     ("Audit", "audit"),

@@ -305,7 +305,7 @@ async def test_all_of_it_works_by_keyboard(served: GatewayServer, tab: Tab) -> N
 
 
 OPEN = ("", "models/" + DEMO, f"models/{LLAMA2}?route=native", "sign-in", "nowhere")
-CLIENT = ("overview", "usage", "usage?by=model", "requests", "key", "models/" + DEMO)
+CLIENT = ("overview", "usage", "usage?by=model", "requests", "batches", "key", "models/" + DEMO)
 OPERATOR = (
     "overview",
     "accounts",
@@ -315,6 +315,7 @@ OPERATOR = (
     "keys/2",
     "usage?by=account",
     "requests",
+    "batches",
     "engines",
     "webhooks",
     "audit",

@@ -282,6 +282,7 @@ async def test_one_keys_session_sees_nothing_of_another(served: GatewayServer, s
         assert page.status_code == 200, path
         for word in (answer["id"], "their-user", "neighbour"):
             assert word not in page.text, path
+    assert (await somebody.send("/console/batches/batch_of-another/cancel")).status_code == 404
     for path in (f"keys/{entry['key_id']}", f"accounts/{entry['account_id']}", "audit", "engines.json"):
         assert (await somebody.open(f"/console/{path}")).status_code == 404
     assert (await somebody.send(f"/console/keys/{entry['key_id']}/revoke")).status_code == 404
