@@ -58,7 +58,7 @@ async def prepare(url: str, accounts: int, keys_each: int) -> None:
     for number in range(accounts):
         account = await Accounts(database).create(f"bench-{number}", credit, actor="bench")
         for each in range(keys_each):
-            terms = KeyTerms(limit=Limit(LimitKind.MONTH, parse_usd("90000")))
+            terms = KeyTerms(limits=(Limit(LimitKind.MONTH, parse_usd("90000")),))
             await Keys(database).create(account.id, f"key-{each}", terms, actor="bench")
     await database.close()
 

@@ -131,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.model.parties["account", account.id] = Party(account.limit)
         for number, limit in enumerate(terms):
             account = accounts[number % 2]
-            new = await self.world.keys.create(account.id, f"key {number}", KeyTerms(limit=limit), actor="test")
+            new = await self.world.keys.create(account.id, f"key {number}", KeyTerms((limit,)), actor="test")
             self.model.parties["key", new.key.id] = Party(limit)
             self.keys.append(new.key)
             self.secrets[new.key.id] = new.secret
@@ -301,7 +301,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def limit_key(self, number: int, limit: Limit) -> None:
         key = self.keys[number]
         self.model.parties["key", key.id].limit = limit
-        self.run(self.world.keys.set_terms(key.id, KeyTerms(limit=limit), actor="test"))
+        self.run(self.world.keys.set_terms(key.id, KeyTerms((limit,)), actor="test"))
         self.world.clock.at += 501
 
     @rule(number=st.integers(0, 2))
@@ -331,10 +331,14 @@ class LedgerMachine(RuleBasedStateMachine):
             assert found == self.model.balance(scope, row_id, now), (scope, party)
             assert balance.limit == party.limit
         ended = {one.id: (one.state, one.cost) for one in self.model.requests if one.cost is not None}
-        entries, daily = tables.entries.c, tables.usage_daily.c
+        entries, daily = tables.entries.c, tables.usage.c
         async with self.world.database.read() as connection:
             rows = (await connection.execute(select(entries.request_id, entries.state, entries.cost))).all()
-            total, count = (await connection.execute(select(func.sum(daily.cost), func.sum(daily.requests)))).one()
+            total, count = (
+                await connection.execute(
+                    select(func.sum(daily.cost), func.sum(daily.requests)).where(daily.grain == tables.QUARTER)
+                )
+            ).one()
         assert len(rows) == len(ended)
         assert {row.request_id: (row.state, row.cost) for row in rows} == ended
         assert int(total or 0) == sum(cost for _, cost in ended.values() if cost)
