@@ -17,9 +17,6 @@ from storage.text import shorten
 
 _NOTHING: Final = Picodollars(0)
 UTC: Final = "UTC"
-ALERTS: Final = (50, 80, 100)
-"""At how many percent of a limit somebody is told, where it says nothing else."""
-ALERTS_MAX: Final = 10
 LIMITS_MAX: Final = 8
 """How many limits an account or a key may have, where the settings say nothing else."""
 LIMITS_CAP: Final = 64
@@ -51,8 +48,7 @@ class Limit:
     """A bound on spending. `amount` is 0 for NONE, and the credit so far for PREPAID.
 
     `zone` is an IANA time zone, by whose clocks periods begin; `week_start` the first day of a WEEK. `model` None
-    bounds all models together. `alerts` are percents of the amount at which somebody is told. Raises InvalidAmount,
-    InvalidSetting.
+    bounds all models together. Raises InvalidAmount, InvalidSetting.
     """
 
     kind: LimitKind
@@ -60,7 +56,6 @@ class Limit:
     zone: str = UTC
     week_start: Weekday = "monday"
     model: str | None = None
-    alerts: tuple[int, ...] = ALERTS
 
     def __post_init__(self) -> None:
         if not 0 <= self.amount <= PICODOLLARS_MAX:
@@ -87,10 +82,6 @@ class Limit:
             checked_name("name of a model", self.model, 256)
             if self.kind in (LimitKind.NONE, LimitKind.PREPAID):
                 raise InvalidSetting(f"A limit of kind {self.kind.value!r} can't be for one model.")
-        if list(self.alerts) != sorted({*self.alerts}) or not all(0 < one <= 100 for one in self.alerts):
-            raise InvalidSetting("The alerts of a limit are percents from 1 to 100, each once, the least first.")
-        if len(self.alerts) > ALERTS_MAX:
-            raise InvalidSetting(f"A limit has at most {ALERTS_MAX} alerts; this one has {len(self.alerts)}.")
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -159,7 +150,7 @@ def limits_json(limits: Sequence[Limit]) -> str:
     rows: list[dict[str, object]] = []
     for limit in limits:
         row: dict[str, object] = {"kind": limit.kind.value, "amount": limit.amount}
-        for name in ("zone", "week_start", "model", "alerts"):
+        for name in ("zone", "week_start", "model"):
             value = getattr(limit, name)
             if value != getattr(NO_LIMIT, name):
                 row[name] = value
@@ -174,8 +165,7 @@ def limits_of(text: str) -> tuple[Limit, ...]:
 
 
 def _limit(row: dict[str, Any]) -> Limit:
-    kind, amount, alerts = LimitKind(row.pop("kind")), Picodollars(row.pop("amount")), row.pop("alerts", ALERTS)
-    return Limit(kind, amount, alerts=tuple(alerts), **row)
+    return Limit(LimitKind(row.pop("kind")), Picodollars(row.pop("amount")), **row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,18 @@ _FOREVER: Final = 1 << 62
 @dataclass(slots=True)
 class Window:
     """One limit of a locked row, in its current period. A request counts in it if it is to a model that the limit is
-    for, and its `reserved_at` lies in the period. `told` is the highest alert of this period that was sent."""
+    for, and its `reserved_at` lies in the period."""
 
     limit: Limit
     start: int
     spent: int = 0
     reserved: int = 0
-    told: int = 0
 
     def enter(self, now: int) -> None:
         """Move on to the period of `now`, never back."""
         start = self.limit.period_start(now)
         if start > self.start:
-            self.start, self.spent, self.reserved, self.told = start, 0, 0, 0
+            self.start, self.spent, self.reserved = start, 0, 0
 
     def counts(self, model: str, reserved_at: int) -> bool:
         """Whether a request is one of this period's."""
@@ -121,7 +120,7 @@ class Standing:
         """The columns that change with the money."""
         windows = self.windows
         return {
-            "standings": json.dumps([[one.start, one.spent, one.reserved, one.told] for one in windows]),
+            "standings": json.dumps([[one.start, one.spent, one.reserved] for one in windows]),
             "fullest": max((percent_of(one.spent + one.reserved, one.limit.amount) for one in windows), default=0),
             "reserved": self.reserved,
             "spent_total": self.spent_total,
@@ -205,7 +204,7 @@ _WRITE_BACK: Final = {
 def replace_limits(connection: Connection, table: Table, row_id: int, limits: Sequence[Limit], now: int) -> Balance:
     """Give a row (locked here) other limits, and count what the period of each new one has seen so far.
 
-    A limit that only has another amount goes on where it stands; its alerts begin anew. The sums come from `usage` and
+    A limit that only has another amount goes on where it stands. The sums come from `usage` and
     `reservations`, which nobody changes without this row's lock.
     """
     standing = lock(connection, table, [row_id])[row_id]
@@ -217,7 +216,7 @@ def replace_limits(connection: Connection, table: Table, row_id: int, limits: Se
         if (known := before.get(limit.identity)) is None:
             windows.append(_counted(connection, owner, row_id, limit, now))
         else:
-            windows.append(Window(limit, known.start, known.spent, known.reserved, known.told * (limit == known.limit)))
+            windows.append(Window(limit, known.start, known.spent, known.reserved))
     standing.windows = windows
     write_back(connection, table, [standing])
     connection.execute(update(table).where(table.c.id == row_id).values(limits=limits_json(limits)))

@@ -30,7 +30,7 @@ def _standing() -> list[Column[str] | Column[int]]:
     """Limits and where they stand.
 
     `limits` is a JSON list (`pricing.balance`), and `standings` one as long: of each limit the beginning of its current
-    period, what is spent and reserved in it, and the highest alert that was sent. In the row itself, so that a commit
+    period, and what is spent and reserved in it. In the row itself, so that a commit
     locks, reads and writes as much for eight limits as for one. `fullest` is how many percent of one of them were taken
     at the last commit; `reserved` and `spent_total` are over all models and times.
     """

@@ -3,7 +3,7 @@
 import argparse
 
 from gateway.commands.settings_flags import add_settings, settings_of
-from pricing.balance import ALERTS, UTC, Limit, LimitKind, checked_limits, limits_text
+from pricing.balance import UTC, Limit, LimitKind, checked_limits, limits_text
 from pricing.money import parse_usd
 from pricing.periods import WEEKDAYS, Weekday
 from storage.errors import InvalidSetting
@@ -21,8 +21,8 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help=f"the most it may spend, in US dollars. KIND is one of {', '.join(KINDS)}; after it may come tz=ZONE "
-        "(such as Europe/Berlin), week=DAY (its first), model=NAME and alerts=PERCENT/PERCENT. Repeat it for several limits, "
-        "which all hold. Default: no limit.",
+        "(such as Europe/Berlin), week=DAY (its first) and model=NAME. Repeat it for several limits, which all "
+        "hold. Default: no limit.",
     )
     parser.add_argument("--per", choices=KINDS, help="the kind of a --limit that is only an amount. Default: total.")
     add_settings(parser, ["limits_max"])
@@ -45,11 +45,11 @@ def limits_given(options: argparse.Namespace, *, prepaid: str | None = None) -> 
 def _parsed(text: str) -> Limit:
     parts = [part.partition("=") for part in text.split(",")]
     (kind, _, amount), rest = parts[0], {name: value for name, _, value in parts[1:]}
-    unknown = rest.keys() - {"tz", "week", "model", "alerts"}
+    unknown = rest.keys() - {"tz", "week", "model"}
     if kind not in KINDS or unknown or len(rest) < len(parts) - 1:
         raise InvalidSetting(
             f"--limit is {shorten(text)}; it begins with one of {', '.join(KINDS)}, an = and US dollars, and goes on, "
-            "after commas, with any of tz=, week=, model= and alerts=, once each."
+            "after commas, with any of tz=, week= and model=, once each."
         )
     return Limit(
         LimitKind(kind),
@@ -57,7 +57,6 @@ def _parsed(text: str) -> Limit:
         rest.get("tz", UTC),
         _weekday(rest.get("week", WEEKDAYS[0])),
         rest.get("model"),
-        _percents(rest["alerts"]) if "alerts" in rest else ALERTS,
     )
 
 
@@ -66,10 +65,3 @@ def _weekday(text: str) -> Weekday:
         if day == text:
             return day
     raise InvalidSetting(f"week= is {shorten(text)}; it is one of {', '.join(WEEKDAYS)}.")
-
-
-def _percents(text: str) -> tuple[int, ...]:
-    parts = [part for part in text.split("/") if part]
-    if not all(part.isdecimal() and len(part) <= 3 for part in parts):
-        raise InvalidSetting(f"alerts= is {shorten(text)}; give percents such as 50/80/100, or nothing for none.")
-    return tuple(int(part) for part in parts)

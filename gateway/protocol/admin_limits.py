@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gateway.protocol.body import StrictBody, conflict
-from pricing.balance import ALERTS, ALERTS_MAX, LIMITS_CAP, UTC, Balance, Limit, LimitBalance, LimitKind
+from pricing.balance import LIMITS_CAP, UTC, Balance, Limit, LimitBalance, LimitKind
 from pricing.clock import iso_time
 from pricing.money import Picodollars, format_usd, parse_usd
 from pricing.periods import Weekday
@@ -35,13 +35,10 @@ class LimitBody(StrictBody):
     time_zone: Annotated[str, Field(max_length=64)] = UTC
     week_start: Weekday = "monday"
     model: Annotated[str, Field(max_length=256)] | None = None
-    alerts: list[int] = Field(list(ALERTS), max_length=ALERTS_MAX)
 
     def limit(self) -> Limit:
         """Raises InvalidAmount, InvalidSetting."""
-        return Limit(
-            LimitKind(self.kind), self.amount_usd, self.time_zone, self.week_start, self.model, tuple(self.alerts)
-        )
+        return Limit(LimitKind(self.kind), self.amount_usd, self.time_zone, self.week_start, self.model)
 
 
 class Limited(StrictBody):
@@ -92,7 +89,6 @@ def limits_fields(limits: tuple[Limit, ...]) -> list[dict[str, object]]:
             "time_zone": limit.zone,
             "week_start": limit.week_start if limit.kind is LimitKind.WEEK else None,
             "model": limit.model,
-            "alerts": list(limit.alerts),
         }
         for limit in limits
     ]

@@ -21,14 +21,13 @@ class SpendingLimit(TypedDict):
 
 
 class BudgetLimit(TypedDict):
-    """One of the limits that all hold; `model` null is for all models together, `alerts` are percents."""
+    """One of the limits that all hold; `model` null is for all models together."""
 
     kind: LimitKind
     amount_usd: str
     time_zone: str
     week_start: Weekday | None
     model: str | None
-    alerts: list[int]
 
 
 class LimitStanding(TypedDict):

@@ -180,7 +180,7 @@ async def test_every_change_is_in_the_audit_log_without_secrets(world: World) ->
         ("bob", "key.revoke"),
     ]
     assert json.loads(records[4].detail) == {"requests_per_minute": {"from": None, "to": 5}}
-    assert json.loads(records[5].detail) == {"limit": {"from": "5.00 prepaid", "to": "10.00 prepaid"}}
+    assert json.loads(records[5].detail) == {"limits": {"from": "5.00 prepaid", "to": "10.00 prepaid"}}
     everything = "".join(record.detail for record in records)
     assert new.secret not in everything
     assert rotated.secret not in everything
@@ -229,17 +229,19 @@ async def test_accounts_near_their_limits_are_counted(world: World) -> None:
         ("unlimited", NO_LIMIT),
         ("fresh", Limit(LimitKind.TOTAL, FIVE_USD)),
         ("near", Limit(LimitKind.PREPAID, Picodollars(10 * TOKEN))),
-        ("empty", Limit(LimitKind.DAY, Picodollars(0))),
+        ("empty", Limit(LimitKind.TOTAL, Picodollars(0))),
+        ("daily", Limit(LimitKind.DAY, Picodollars(10 * TOKEN))),
     ):
         await world.accounts.create(name, Limit(limit.kind, Picodollars(limit.amount)), actor="ops")
-    near = await world.accounts.find("near")
-    assert near is not None
-    key = (await world.keys.create(near.id, "key", actor="ops")).key
     async with world.ledger() as ledger:
-        reservation = ledger.reserve(world.request(key, 9))
-        await reservation.stands()
-        reservation.settle(used(8), Outcome.FINISHED)
-    assert await world.accounts.count_spent(90) == 2
+        for name in ("near", "daily"):
+            account = await world.accounts.find(name)
+            assert account is not None
+            key = (await world.keys.create(account.id, "key", actor="ops")).key
+            reservation = ledger.reserve(world.request(key, 9))
+            await reservation.stands()
+            reservation.settle(used(8), Outcome.FINISHED)
+    assert await world.accounts.count_spent(90) == 3
     assert await world.accounts.count_spent(100) == 1
     world.clock.at += DAY
-    assert await world.accounts.count_spent(90) == 1, "a new day's limit is whole again, until something is reserved"
+    assert await world.accounts.count_spent(90) == 2, "a new day's limit is whole again, until something is reserved"

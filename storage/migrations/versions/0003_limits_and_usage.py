@@ -56,7 +56,7 @@ def _limits(table: str) -> None:
             taken = row.spent + row.reserved
             full = min(100, taken * 100 // row.limit_amount) if row.limit_amount else 100
             limits = json.dumps([{"kind": row.limit_kind, "amount": row.limit_amount}])
-            standings = json.dumps([[row.period_start, row.spent, row.reserved, 0]])
+            standings = json.dumps([[row.period_start, row.spent, row.reserved]])
             changed.append({"row": row.id, "limits": limits, "standings": standings, "full": full})
     if changed:
         connection.execute(
