@@ -26,6 +26,7 @@ from gateway.setting_types import (
     UnknownFields,
     WithoutRedis,
 )
+from pricing.balance import LIMITS_CAP, LIMITS_MAX
 
 PREFIX = "FAREBOX_"
 
@@ -186,6 +187,9 @@ class ServingSettings(BaseModel):
     grammar_bytes_max: int = Field(256 * 2**10, ge=1024, description="Largest schema or expression of a client.")
     grammar_waiting_max: int = Field(
         16, ge=1, description="How many such grammars of one key may wait to be tried; beyond that 503."
+    )
+    limits_max: int = Field(
+        LIMITS_MAX, ge=1, le=LIMITS_CAP, description="How many spending limits an account or a key may have at a time."
     )
     webhook_secret: Secret | None = Field(
         None,

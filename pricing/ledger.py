@@ -130,7 +130,7 @@ class Ledger:
             raise DuplicateRequest(request.request_id)
         amount = worst_case(request.price, request.prompt_tokens, request.completion_tokens_max)
         key = request.key
-        likely = self._writer.known.require(key.account_id, key.id, amount, self._settings.clock())
+        likely = self._writer.known.require(key.account_id, key.id, amount, request.model, self._settings.clock())
         reservation = Reservation(request, amount, likely=likely, keeper=self._writer)
         self._writer.claim(reservation)
         return reservation

@@ -6,7 +6,7 @@ import difflib
 from datetime import date
 
 from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
-from gateway.commands.limits import add_limit_flags, limit_of, limit_text
+from gateway.commands.limits import add_limit_flags, limits_given, limits_text
 from gateway.commands.settings_flags import add_settings, settings_of
 from gateway.models.catalog import ALL, load_catalog
 from gateway.process.bootstrap import ACCOUNT_NAME, operator
@@ -75,7 +75,7 @@ def _add_key(action: argparse.ArgumentParser) -> None:
 
 async def _create(options: argparse.Namespace) -> int:
     terms = KeyTerms(
-        limit=limit_of(options),
+        limits=limits_given(options),
         models=_models(options),
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
@@ -106,7 +106,7 @@ async def _list(options: argparse.Namespace) -> int:
             "name": key.name,
             "account": accounts.get(key.account_id, str(key.account_id)),
             "role": key.role,
-            "limit": limit_text(key.terms.limit),
+            "limit": limits_text(key.terms.limits),
             "spent_usd": format_usd(balances[key.id].spent_total),
             "expires": iso_time(key.terms.expires_at),
             "revoked": iso_time(key.revoked_at),

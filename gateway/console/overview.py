@@ -61,7 +61,7 @@ async def _own(visit: Visit) -> dict[str, object]:
     return {
         "key": key,
         "balance": balance,
-        "share": charts.share(balance.spent + balance.reserved, balance.limit.amount),
+        "share": balance.percent,
         "standings": await gateway.limits.standings(key, models),
         "accounts": [],
     }
@@ -73,7 +73,7 @@ async def _operators(visit: Visit) -> dict[str, object]:
     found = [account for account in await accounts.list() if account.suspended_at is None]
     balances = await accounts.balances([account.id for account in found])
     standing = [
-        (account, balances[account.id], charts.share(balances[account.id].spent, balances[account.id].limit.amount))
+        (account, balances[account.id], balances[account.id].percent)
         for account in found
         if balances[account.id].left is not None
     ]

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.console import formats
 from gateway.console.sessions import Principal
+from pricing.limit_text import write_limit
 
 if TYPE_CHECKING:
     from gateway.console.visits import Visit
@@ -73,6 +74,7 @@ class Rendering:
             "number": formats.number,
             "when": formats.when,
             "limit": formats.limit,
+            "limit_line": write_limit,
             "code": code,
         }
 

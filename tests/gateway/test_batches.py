@@ -249,7 +249,7 @@ async def test_when_the_money_ends_the_rest_is_told_and_the_batch_completes(gate
         cost, _ = await total_cost(server, once)
         reserved = (await server.entries())[0]["amount"]
         limit = 6 * cost + reserved
-        terms = KeyTerms(limit=Limit(LimitKind.TOTAL, Picodollars(limit)))
+        terms = KeyTerms((Limit(LimitKind.TOTAL, Picodollars(limit)),))
         secret = await make_key(server.database, "poor", terms)
         async with server.client(secret) as poor:
             batch = await ended(poor, await submit(poor, jsonl([line(n) for n in range(30)])))
