@@ -10,18 +10,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from engine.adapters import Adapter, TakesAdapters
+from engine.conversations import ChatFormat as ChatFormat
+from engine.conversations import Conversation as Conversation
+from engine.conversations import JSONValue as JSONValue
+from engine.conversations import ResponseFormat as ResponseFormat
 from engine.grammar.tried import GrammarLimits
+from engine.load import EngineLoad
 from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
-
-JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
-# Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
-# client's own.
+THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
+
+# Whom the current task works for, by any name: clients take turns.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
 
@@ -39,7 +44,7 @@ class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
     `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
+    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost. `adapters` are there at once.
     """
 
     source: str
@@ -47,61 +52,13 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    adapters: tuple[Adapter, ...] = ()
     tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
 
     @property
     def embeds(self) -> bool:
         """Whether the weights make embeddings, and no text: vLLM's pooling runner."""
         return self.options.get("runner") == "pooling"
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """How one model card turns conversations into prompts and tokens back into messages.
-
-    The parser names are vLLM's (`vllm.parser.ParserManager`); `None` means that the model has no such output.
-    `chat_template` is Jinja text; `None` takes the one that comes with the weights. With `hold_forced_calls`, a call
-    that the request forces keeps to the function's schema, `strict` or not.
-    """
-
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
-    chat_template: str | None = None
-    hold_forced_calls: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseFormat:
-    """A constraint on the output: any JSON object, JSON of a schema, or a regular expression.
-
-    `place` is where the schema or the expression stands in the request.
-    """
-
-    kind: Literal["json_object", "json_schema", "regex"]
-    json_schema: Mapping[str, JSONValue] | None = None
-    regex: str | None = None
-    place: str = "response_format"
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A chat request as far as the prompt and the parsing of the answer depend on it.
-
-    `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
-    message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands.
-    """
-
-    messages: Sequence[Mapping[str, JSONValue]]
-    tools: Sequence[Mapping[str, JSONValue]] = ()
-    tool_choice: str | Mapping[str, JSONValue] = "none"
-    parallel_tool_calls: bool = True
-    response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
-    chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
-    continue_final: bool = False
-    param: str = "messages"
-    schema_field: str = "function.parameters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +80,8 @@ class Sampling:
     """How to choose tokens. Every value has been checked against the model's parameter profile.
 
     `top_k` 0 means off; `logprobs` is the number of alternatives per token (0: the chosen token only), `None` off;
-    `logit_bias` maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
+    `prompt_logprobs` is the same of the prompt's tokens, of which none then comes from the prefix cache; `logit_bias`
+    maps token ids to biases; `more` holds parameters that only the engine knows, by its names.
     """
 
     max_tokens: int
@@ -139,6 +97,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -157,7 +116,9 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded. Of those that wait, the one with the
+    lowest `priority` is next, and the highest is the first to give up its place; `began` is called once, when the
+    engine has worked on the prompt.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -169,6 +130,9 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    priority: int = 0
+    began: Callable[[], None] | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +143,7 @@ class EmbeddingRequest:
     prompt: Prompt
     dimensions: int | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +161,8 @@ class Delta:
     """What one choice gained since its last delta. Several tokens are merged when the reader is slow.
 
     `completion_tokens` and `reasoning_tokens` are totals of this choice so far, as the engine counts them (a stop
-    token counts); `cached_tokens` is how much of the prompt came from the prefix cache.
+    token counts); `cached_tokens` is how much of the prompt came from the prefix cache. `prompt_logprobs` come with the
+    first delta of a choice, where they were asked for: those of the prompt's tokens after the first, which has none.
     """
 
     index: int
@@ -209,6 +175,7 @@ class Delta:
     reasoning: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: Collection[TokenLogprobs] | None = None
+    prompt_logprobs: Collection[TokenLogprobs] | None = None
     embedding: Sequence[float] | None = None  # all that there is, where the model embeds
 
 
@@ -273,8 +240,11 @@ class Renderer(Protocol):
     def prompt_text(self, prompt: Prompt) -> str:
         """The prompt decoded, for `echo`."""
 
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        """The prompt's tokens."""
 
-class Engine(Protocol):
+
+class Engine(TakesAdapters, Protocol):
     """One set of weights, batched."""
 
     @property
@@ -290,6 +260,10 @@ class Engine(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
+    @property
+    def load(self) -> EngineLoad:
+        """As far as it is known now. Known once started."""
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -24,6 +24,7 @@ class EmbeddedEmbedding(Generation):
             PoolingParams(task="embed", dimensions=request.dimensions),
             request.request_id,
             trace_headers=dict(request.trace_headers) or None,
+            priority=request.priority,
         )
 
     @property

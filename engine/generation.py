@@ -34,9 +34,12 @@ class EmbeddedGeneration(Generation):
         inbox: Inbox,
         prompt_token_ids: list[int],
         context: ChatContext | None = None,
+        scores_prompt: bool = False,
     ) -> None:
         self._core = core
         self._inbox = inbox
+        # The choices whose first delta has yet to bring the prompt's log probabilities.
+        self._unscored = set(range(len(inbox.completion))) if scores_prompt else set()
         self._prompt_tokens = len(prompt_token_ids)
         self._context = context
         self._parsers = [ChoiceParser(context, prompt_token_ids) for _ in inbox.completion] if context else []
@@ -146,9 +149,14 @@ class EmbeddedGeneration(Generation):
         logprobs: list[Scores] | None,
     ) -> None:
         """A Delta for a piece of a choice without a parser."""
-        if not text and finish_reason is None and logprobs is None:
+        scored = choice in self._unscored
+        if not text and finish_reason is None and logprobs is None and not scored:
             return  # half a character, or held back for a stop string: nothing to tell yet
         delta = Delta(choice, text, self._inbox.completion[choice], self._inbox.cached)
+        if scored:
+            self._unscored.discard(choice)
+            scores = self._inbox.prompt_scores
+            delta.prompt_logprobs = _Logprobs([scores] if scores is not None else [])
         if finish_reason is not None:
             delta.finish_reason = self._finish(finish_reason)
             delta.stop_reason = stop_reason

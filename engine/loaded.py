@@ -9,13 +9,13 @@ import atexit
 from vllm import envs
 from vllm.inputs import EngineInput
 
-from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
 from engine.embedding import EmbeddedEmbedding
 from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
+from engine.loaded_adapters import LoadedAdapters
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
@@ -36,6 +36,7 @@ class LoadedEngine:
         self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
+        self.adapters = LoadedAdapters(self.core)
         self.vocabulary = TokenizerVocabulary(self.core.renderer.get_tokenizer())
 
     @property
@@ -86,16 +87,21 @@ class LoadedEngine:
                 "temperature",
             )
         inbox = Inbox(sampling.n, request.stream, sampling.logprobs or 0)
-        generation = EmbeddedGeneration(self.core, inbox, handle.token_ids, handle.context)
+        inbox.began = request.began
+        generation = EmbeddedGeneration(
+            self.core, inbox, handle.token_ids, handle.context, sampling.prompt_logprobs is not None
+        )
         try:
             await self.core.submit(
                 request.request_id,
-                _salted(handle.engine_input, request.cache_salt),
+                _salted(handle.engine_input, request),
                 sampling_params(sampling, handle.constraints),
                 inbox,
+                priority=request.priority,
                 trace_headers=dict(request.trace_headers),
                 reasoning_ended=handle.reasoning_ended,
                 reasoning_parser_kwargs=handle.reasoning_parser_kwargs,
+                lora_request=self.adapters.request(request.adapter),
             )
         except Exception as error:
             raise translate(error) from error
@@ -125,5 +131,9 @@ class LoadedEngine:
         self.core.engine_core.resources.ctx.destroy(linger=0)
 
 
-def _salted(engine_input: EngineInput, cache_salt: str | None) -> EngineInput:
-    return engine_input if cache_salt is None else {**engine_input, "cache_salt": cache_salt}
+def _salted(engine_input: EngineInput, request: GenerationRequest) -> EngineInput:
+    """vLLM tells adapters apart by name and folder; both may be those of one that isn't any more."""
+    salt = request.cache_salt
+    if request.adapter is not None:
+        salt = f"{request.adapter.number} {salt or ''}"
+    return engine_input if salt is None else {**engine_input, "cache_salt": salt}

@@ -1,13 +1,11 @@
 """Conversations and texts into prompts, with vLLM's chat templates, tokenizer and parsers."""
 
 import difflib
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import PrivateAttr
-from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionRequest,
@@ -22,12 +20,13 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 
-from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
+from engine.base import THINKING_BUDGET, ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
 from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
+from engine.template_variables import check_variables
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
 from engine.vllm_internals.renderer import take_turns
@@ -63,10 +62,6 @@ class _Request(ChatCompletionRequest):
 
 _DEFAULTS = _Request.model_construct(messages=[])
 
-# What vLLM and transformers pass to a template, or to each other on the way, themselves.
-_RESERVED = frozenset({"messages", "conversations", "model_config", "tokenizer"}).union(
-    inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
-) - {"tools", "documents", "add_generation_prompt", "continue_final_message"}
 _EMPTY_LISTS = [name for name, value in _DEFAULTS.__dict__.items() if value == []]
 
 
@@ -113,6 +108,8 @@ class VLLMRenderer:
         _check_parser("reasoning_parser", chat_format.reasoning_parser, ReasoningParserManager.list_registered())
         self._format = chat_format
         self._chats = _has_template(core, chat_format)
+        reasoning = core.vllm_config.reasoning_config
+        self._ends_thinking = chat_format.reasoning_parser is not None and reasoning is not None and reasoning.enabled
         try:
             self._online = OnlineRenderer(
                 core.model_config,
@@ -162,7 +159,10 @@ class VLLMRenderer:
             if apart is None:
                 raise  # what the conversation was refused for as it came
         await take_turns()
-        return Prompt(len(handle.token_ids), handle, held.left_out if held is not None else ())
+        left_out = held.left_out if held is not None else ()
+        if conversation.thinking_tokens_max is not None and not self._ends_thinking:
+            left_out = (*left_out, THINKING_BUDGET)
+        return Prompt(len(handle.token_ids), handle, left_out)
 
     async def _chat(
         self, conversation: Conversation, format_: StructuredOutputsParams | None, held: HeldTools | None
@@ -173,7 +173,8 @@ class VLLMRenderer:
             if isinstance(result, ErrorResponse):
                 raise prompt_error(result.error.message, result.error.param or conversation.param)
             constraint = await self._constraining.check(request.extract_structured_outputs(), format_)
-            return self._rendered(request, constraint, result[1][0])
+            budget = conversation.thinking_tokens_max if self._ends_thinking else None
+            return self._rendered(request, constraint, budget, result[1][0])
         except EngineError:
             raise
         except Exception as error:
@@ -210,10 +211,13 @@ class VLLMRenderer:
             return handle.text
         return str(self._tokenizer.decode(handle.token_ids, skip_special_tokens=True))
 
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        return rendered(prompt).token_ids
+
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
     ) -> _Request:
-        _check_variables(conversation.chat_template_kwargs)
+        check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
@@ -232,7 +236,11 @@ class VLLMRenderer:
         )
 
     def _rendered(
-        self, request: _Request, constraint: StructuredOutputsParams | None, engine_input: EngineInput
+        self,
+        request: _Request,
+        constraint: StructuredOutputsParams | None,
+        thinking_tokens_max: int | None,
+        engine_input: EngineInput,
     ) -> Rendered:
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(
@@ -241,6 +249,7 @@ class VLLMRenderer:
             spaces_between_special_tokens=request.spaces_between_special_tokens,
             include_stop_str_in_output=request.include_stop_str_in_output,
             stop_token_ids=tuple(request.stop_token_ids or ()),
+            thinking_tokens_max=thinking_tokens_max,
         )
         parser_class = self._online.parser
         if parser_class is None or not _must_parse(parser_class, request):
@@ -274,17 +283,6 @@ def _has_template(core: Core, chat_format: ChatFormat) -> bool:
         renderer.get_tokenizer(), chat_template=chat_format.chat_template, tools=None, model_config=config
     )
     return template is not None
-
-
-def _check_variables(given: Mapping[str, JSONValue]) -> None:
-    if "chat_template" in given:
-        raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
-    taken = next((name for name in given if name in _RESERVED), None)
-    if taken is not None:
-        raise PromptError(
-            f"`chat_template_kwargs.{taken}` can't be set: this gateway sets it itself. Leave it out.",
-            "chat_template_kwargs",
-        )
 
 
 def _must_parse(parser_class: type[Parser], request: ChatCompletionRequest) -> bool:

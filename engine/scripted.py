@@ -1,15 +1,16 @@
 """An engine that plays a script (`engine.script`): for the faults that a real engine can't be asked for.
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
-has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script)
-and `logprobs`: every token has the log probability LOGPROB.
+has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script),
+`logprobs` and `prompt_logprobs`: every token has the log probability LOGPROB. Requests that wait for a seat go in the
+order of their `priority`, as vLLM's do.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import nullcontext
 
+from engine.adapters import Adapter
 from engine.base import (
     ChatFormat,
     Delta,
@@ -31,13 +32,16 @@ from engine.errors import (
     GenerationFailed,
 )
 from engine.json_text import mended, whole_characters
+from engine.load import EngineLoad
 from engine.script import RequestScript, Script, Step
 from engine.scripted_renderer import ScriptedRenderer
-from engine.scripted_vocabulary import ScriptedVocabulary, tokens_of
+from engine.scripted_seats import Seats
+from engine.scripted_vocabulary import WORD, ScriptedVocabulary, tokens_of
 from engine.tokens import TokenLogprobs
 
 LOGPROB = -0.5
 DIMENSIONS = 8
+UNBOUNDED = 256  # seats of an engine whose script names no number
 _DEAD = "The engine has stopped; the server must be restarted."
 
 
@@ -99,7 +103,9 @@ class ScriptedGeneration(Generation):
 
     async def _play(self) -> None:
         try:
-            async with self._engine.seats:
+            async with self._engine.seats.of(self._request.priority):
+                if self._request.began is not None:
+                    self._request.began()
                 for index in range(self._request.sampling.n):
                     await self._play_choice(index)
             self.end(None)
@@ -108,7 +114,9 @@ class ScriptedGeneration(Generation):
 
     async def _play_choice(self, index: int) -> None:
         whole: Delta | None = None
+        prompt = self._prompt_logprobs()
         async for delta in self._deltas(index):
+            delta.prompt_logprobs, prompt = prompt, None
             whole = delta if whole is None or self._request.stream else _joined(whole, delta)
             if self._request.stream:
                 self._give(delta)
@@ -172,11 +180,18 @@ class ScriptedGeneration(Generation):
     def _logprobs(self, data: bytes) -> list[TokenLogprobs] | None:
         """The alternatives of a token are the token itself and the same with apostrophes."""
         wanted = self._request.sampling.logprobs
+        return None if wanted is None else [self._scored(data, wanted)]
+
+    def _prompt_logprobs(self) -> list[TokenLogprobs] | None:
+        wanted = self._request.sampling.prompt_logprobs
         if wanted is None:
             return None
+        return [self._scored(word.encode(), wanted) for word in WORD.findall(str(self._request.prompt.handle))[1:]]
+
+    def _scored(self, data: bytes, alternatives: int) -> TokenLogprobs:
         id_of = self._engine.vocabulary.id_of
-        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(wanted))]
-        return [TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(wanted))])]
+        ids = [id_of(data), *(id_of(data + b"'" * rank) for rank in range(alternatives))]
+        return TokenLogprobs(ids, [LOGPROB, *(LOGPROB - rank for rank in range(alternatives))])
 
     def _delta(self, index: int, text: str = "", finish_reason: FinishReason | None = None) -> Delta:
         return Delta(
@@ -198,10 +213,11 @@ class ScriptedEngine:
         self._spec = spec or EngineSpec("scripted:")
         self._state = EngineState.STARTING
         self._turn = 0
-        self.seats = asyncio.Semaphore(script.max_num_seqs) if script.max_num_seqs is not None else nullcontext()
+        self.seats = Seats(script.max_num_seqs)
         self.vocabulary = ScriptedVocabulary()
         self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
+        self.adapters = {adapter.number: adapter for adapter in self._spec.adapters}
 
     @property
     def spec(self) -> EngineSpec:
@@ -217,7 +233,14 @@ class ScriptedEngine:
 
     @property
     def has_room(self) -> bool:
-        return self._script.max_num_seqs is None or len(self.running) <= self._script.max_num_seqs
+        return self.load.requests <= self.load.seats
+
+    @property
+    def load(self) -> EngineLoad:
+        requests, seats = len(self.running), self._script.max_num_seqs
+        return (
+            EngineLoad(requests, UNBOUNDED) if seats is None else EngineLoad(requests, seats, max(0, requests - seats))
+        )
 
     async def start(self) -> None:
         await asyncio.sleep(self._script.start_seconds)
@@ -240,7 +263,16 @@ class ScriptedEngine:
             generation.end(EngineDead(_DEAD))
 
     def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
-        return ScriptedRenderer(chat_format)
+        return ScriptedRenderer(chat_format, self.vocabulary)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Takes any, by its number."""
+        await self.check()
+        self.adapters[adapter.number] = adapter
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        await self.check()
+        self.adapters.pop(adapter.number, None)
 
     async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
         return await self._begin(request)
@@ -248,7 +280,9 @@ class ScriptedEngine:
     async def embed(self, request: EmbeddingRequest) -> ScriptedGeneration:
         """The vector is the prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
         vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)][: request.dimensions]
-        silent = GenerationRequest(request.request_id, request.prompt, Sampling(max_tokens=0), stream=False)
+        silent = GenerationRequest(
+            request.request_id, request.prompt, Sampling(max_tokens=0), stream=False, priority=request.priority
+        )
         return await self._begin(silent, vector)
 
     async def _begin(self, request: GenerationRequest, vector: Sequence[float] | None = None) -> ScriptedGeneration:
@@ -287,6 +321,7 @@ def _joined(whole: Delta, more: Delta) -> Delta:
     more.tool_calls = tuple(calls.values())
     more.text = whole.text + more.text
     more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
+    more.prompt_logprobs = whole.prompt_logprobs
     if whole.logprobs or more.logprobs:
         more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
     return more

@@ -1,10 +1,11 @@
 """Prompts of the scripted engine: text as it is, a token for each word."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from engine.base import ChatFormat, Conversation, Prompt, ResponseFormat
+from engine.base import THINKING_BUDGET, ChatFormat, Conversation, Prompt, ResponseFormat
 from engine.errors import PromptError, UnsupportedFeature
-from engine.scripted_vocabulary import WORD
+from engine.scripted_vocabulary import WORD, ScriptedVocabulary
 
 VOCABULARY = 1 << 20
 IDS_MAX = 1 << 17  # of a prompt, kept as text
@@ -15,14 +16,17 @@ class ScriptedRenderer:
 
     chats = True
 
-    def __init__(self, chat_format: ChatFormat) -> None:
+    def __init__(self, chat_format: ChatFormat, vocabulary: ScriptedVocabulary) -> None:
         self._format = chat_format
+        self._vocabulary = vocabulary
 
     async def chat(self, conversation: Conversation) -> Prompt:
         if conversation.tools and conversation.tool_choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
         lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
-        return await self.text("\n".join(lines))
+        prompt = await self.text("\n".join(lines))
+        thinks = conversation.thinking_tokens_max is None or self._format.reasoning_parser is not None
+        return prompt if thinks else replace(prompt, left_out=(THINKING_BUDGET,))
 
     async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
         return Prompt(len(WORD.findall(text)), text)
@@ -35,3 +39,6 @@ class ScriptedRenderer:
 
     def prompt_text(self, prompt: Prompt) -> str:
         return str(prompt.handle)
+
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        return [self._vocabulary.id_of(word.encode()) for word in WORD.findall(str(prompt.handle))]

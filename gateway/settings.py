@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from gateway.file_settings import FileSettings
 from gateway.setting_types import (
     CollectorURL,
     EngineOptions,
@@ -33,8 +34,8 @@ class SettingsError(Exception):
     """A setting is unknown or wrong; the sentence names it and says what is allowed."""
 
 
-class Settings(BaseModel):
-    """Frozen. Durations are in seconds, sizes in bytes."""
+class ServingSettings(BaseModel):
+    """All settings but those of files and batches. Durations are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -109,6 +110,12 @@ class Settings(BaseModel):
     request_timeout_seconds: float = Field(
         3600.0, gt=0, description="How long a request may take in all; then it ends with what it has got."
     )
+    stream_ping_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="After how long without a byte a stream says that it goes on: by a comment, or Anthropic's `ping`. "
+        "0 turns it off.",
+    )
     lease_seconds: float = Field(
         15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
     )
@@ -129,7 +136,7 @@ class Settings(BaseModel):
         "them waits apart.",
     )
     database_idle_seconds: float = Field(
-        5.0, ge=1, le=600, description="PostgreSQL: how long a transaction may stand still; then the server ends it."
+        5.0, ge=1, le=600, description="PostgreSQL: how long a transaction may be idle; then the server ends it."
     )
     database_statement_seconds: float = Field(
         8.0,
@@ -147,6 +154,12 @@ class Settings(BaseModel):
         "`farebox-ignored`, `refuse` answers 422.",
     )
     prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
+    prompt_logprobs_max: int = Field(
+        65_536,
+        ge=0,
+        description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
+        "(`echo` with `logprobs`), over all prompts and answers.",
+    )
     prompt_cache_bytes_max: int = Field(
         64 * 2**20,
         ge=0,
@@ -187,6 +200,9 @@ class Settings(BaseModel):
     webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
     webhook_allow_private: bool = Field(
         False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
+    )
+    adapters_max: int = Field(
+        100, ge=0, description="LoRA adapters that may be added while the gateway runs, beside those of the cards."
     )
     limit_requests_per_minute: int | None = Field(
         None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."
@@ -230,6 +246,19 @@ class Settings(BaseModel):
         description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
         "Empty: none may.",
     )
+    console: bool = Field(
+        True,
+        description="Web pages under /console: models, a playground, usage, keys, money. `false` takes them away.",
+    )
+    console_catalog_public: bool = Field(
+        True, description="Whether the console shows models and prices to whoever isn't signed in."
+    )
+    console_idle_seconds: int = Field(
+        3600, ge=60, description="How long a session of the console lives without a page being opened."
+    )
+    console_session_seconds: int = Field(
+        43_200, ge=60, description="How long a session of the console lives at most; then one signs in again."
+    )
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
     )
@@ -262,6 +291,15 @@ class Settings(BaseModel):
     @property
     def embedded_database(self) -> bool:
         return self.database.startswith("sqlite")
+
+
+class Settings(FileSettings, ServingSettings):
+    """Frozen."""
+
+    @property
+    def files_dir(self) -> Path:
+        """Where files are kept, or are on their way to the store."""
+        return self.data_dir.expanduser().resolve() / "files"
 
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:

@@ -3,9 +3,12 @@
 import time
 from dataclasses import dataclass, field
 
+from gateway.batches.batches import Batches
 from gateway.errors import falling_behind
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.limits.admission import RateLimits
+from gateway.models.adapters import Adapters
 from gateway.models.catalog import Catalog
 from gateway.models.fleet import Fleet
 from gateway.request.large_bodies import LargeBodies
@@ -27,6 +30,7 @@ class Gateway:
     settings: Settings
     catalog: Catalog
     fleet: Fleet
+    adapters: Adapters
     ledger: Ledger
     keys: KeyDirectory
     metrics: Metrics
@@ -38,6 +42,8 @@ class Gateway:
     tracing: Tracing
     watch: LoopWatch
     large_bodies: LargeBodies
+    files: Files
+    batches: Batches
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

@@ -15,6 +15,7 @@ from pricing.audit import change, record_change
 from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
 from pricing.clock import Clock, day_start, month_start, system_clock
 from pricing.errors import DuplicateName, UnknownAccount
+from pricing.key import WEIGHT, WEIGHT_MAX
 from pricing.money import PICODOLLARS_MAX, InvalidAmount, Picodollars, format_usd
 from pricing.standing import balance_of, fresh_columns, replace_limit
 from pricing.text import checked_name
@@ -24,13 +25,14 @@ from storage.errors import InvalidSetting
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One payer. Times are milliseconds since 1970 UTC."""
+    """One payer. Times are milliseconds since 1970 UTC. `weight` is its share of an engine that many want."""
 
     id: int
     name: str
     limit: Limit
     created_at: int
     suspended_at: int | None
+    weight: int = WEIGHT
 
 
 class Accounts:
@@ -165,6 +167,19 @@ class Accounts:
             await self._record(connection, actor, "account.add_credit", account_id, limit=changes)
             return balance_of(await _row(connection, account_id), now)
 
+    async def set_weight(self, account_id: int, weight: int, *, actor: str) -> Account:
+        """Its share of an engine that many want, within 1 s on every replica. Raises UnknownAccount, InvalidSetting."""
+        if not 1 <= weight <= WEIGHT_MAX:
+            raise InvalidSetting(f"A weight of {weight} can't be; it is from 1 to {WEIGHT_MAX}, {WEIGHT} if not set.")
+        async with change(self._database) as (connection, version):
+            row = await _row(connection, account_id, lock=True)
+            await _set(connection, account_id, weight=weight)
+            keys = tables.keys
+            await connection.execute(update(keys).where(keys.c.account_id == account_id).values(version=version))
+            changes = (str(row.weight), str(weight))
+            await self._record(connection, actor, "account.set_weight", account_id, weight=changes)
+            return _account(await _row(connection, account_id))
+
     async def suspend(self, account_id: int, *, actor: str) -> Account:
         """Stop all its keys, within 1 s on every replica."""
         return await self._suspended(account_id, self._clock(), actor)
@@ -204,7 +219,7 @@ def limit_text(limit: Limit) -> str:
 
 def _account(row: Row[Any]) -> Account:
     limit = Limit(LimitKind(row.limit_kind), Picodollars(row.limit_amount))
-    return Account(row.id, row.name, limit, row.created_at, row.suspended_at)
+    return Account(row.id, row.name, limit, row.created_at, row.suspended_at, row.weight)
 
 
 async def _row(connection: AsyncConnection, account_id: int, *, lock: bool = False) -> Row[Any]:

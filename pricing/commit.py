@@ -250,6 +250,7 @@ def _admit(claim: Reservation, process_id: str, taken: set[str], written: Writte
         "model": stored(request.model, _TEXT_MAX),
         "route": stored(request.route, _TEXT_MAX),
         "end_user": None if request.user is None else stored(request.user, _TEXT_MAX),
+        "tier": request.tier.value,
         "price_input": request.price.input,
         "price_output": request.price.output,
         "price_cached_input": request.price.cached_input,

@@ -40,7 +40,7 @@ class InsufficientFunds(LedgerError):
 
 
 class Overtaken(LedgerError):
-    """This process stood still for longer than its lease, and another one has settled the request meanwhile."""
+    """This process was suspended for longer than its lease, and another one has settled the request meanwhile."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The request {request_id!r} was settled as interrupted by another process. Send it again.")

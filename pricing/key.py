@@ -10,17 +10,21 @@ from sqlalchemy import Row
 
 from pricing.balance import NO_LIMIT, Limit, LimitKind
 from pricing.money import Picodollars
+from pricing.tier import Tier
 from storage.errors import InvalidSetting
 
 Role = Literal["user", "admin"]
 
 _RATE_MAX: Final = 2**53
+WEIGHT: Final = 100
+"""An account's share of an engine that many want, beside the others': 200 gets twice as many tokens."""
+WEIGHT_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTerms:
     """What a key may do. `models` None means all; the others None mean no limit. `expires_at` in milliseconds since
-    1970 UTC. Raises InvalidSetting for what can't be."""
+    1970 UTC. `tier` is what its requests get that ask for none. Raises InvalidSetting for what can't be."""
 
     limit: Limit = NO_LIMIT
     models: frozenset[str] | None = None
@@ -28,10 +32,13 @@ class KeyTerms:
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
     expires_at: int | None = None
+    tier: Tier | None = None
 
     def __post_init__(self) -> None:
         if self.limit.kind is LimitKind.PREPAID:
             raise InvalidSetting("Only accounts can be prepaid; give the key a limit of kind day, month or total.")
+        if self.tier is Tier.BATCH:
+            raise InvalidSetting("A key's tier is default, flex or priority; batches have one of their own.")
         for name in ("requests_per_minute", "tokens_per_minute", "concurrent_requests"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _RATE_MAX:
@@ -42,7 +49,8 @@ class KeyTerms:
 class Key:
     """One key, without its secret. `prefix` is the start of the secret, to recognise it by.
 
-    `previous_until`: until when the secret before the last rotation works; None if there is none.
+    `previous_until`: until when the secret before the last rotation works; None if there is none. `weight` is its
+    account's share of an engine that many want.
     """
 
     id: int
@@ -54,6 +62,7 @@ class Key:
     created_at: int
     revoked_at: int | None = None
     previous_until: int | None = None
+    weight: int = WEIGHT
 
     def allows(self, model: str) -> bool:
         """Whether this key may use the model."""
@@ -77,6 +86,7 @@ def key_of(row: Row[Any]) -> Key:
         tokens_per_minute=row.tokens_per_minute,
         concurrent_requests=row.concurrent_requests,
         expires_at=row.expires_at,
+        tier=None if row.tier is None else Tier(row.tier),
     )
     return Key(
         row.id,

@@ -7,7 +7,7 @@
     reservation.settle(tokens, Outcome.FINISHED)    # on every way out, in a `finally`
 
 Invariants, whatever the number of processes: spent + reserved <= limit at every reservation, for the account and for
-the key; one entry for each reservation that stood; the sum of a key's entries is its spend. `pricing.tables` says
+the key; one entry for each durable reservation; the sum of a key's entries is its spend. `pricing.tables` says
 which locks make them true, `pricing.recovery` what happens when a process dies.
 """
 
@@ -86,6 +86,11 @@ class Ledger:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def process_id(self) -> str:
+        """This process among those that share the ledger; its row is gone once others have taken it for dead."""
+        return self._process.id
 
     @property
     def available(self) -> bool:

@@ -45,6 +45,7 @@ def _request() -> list[Column[str] | Column[int]]:
         Column("model", Text, nullable=False),
         Column("route", Text, nullable=False),
         Column("end_user", Text),
+        Column("tier", String(16), nullable=False, server_default=text("'default'")),
         Column("price_input", BigInteger, nullable=False),
         Column("price_output", BigInteger, nullable=False),
         Column("price_cached_input", BigInteger, nullable=False),
@@ -65,6 +66,7 @@ accounts = Table(
     *_standing(),
     Column("created_at", BigInteger, nullable=False),
     Column("suspended_at", BigInteger),
+    Column("weight", BigInteger, nullable=False, server_default=text("100")),
     postgresql_with={"fillfactor": "50"},  # hot rows: room for in-place updates
 )
 
@@ -84,6 +86,7 @@ keys = Table(
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
     Column("concurrent_requests", BigInteger),
+    Column("tier", String(16)),  # NULL means the default one
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),

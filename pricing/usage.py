@@ -13,6 +13,7 @@ from pricing import tables
 from pricing.cost import Tokens, cost
 from pricing.money import Picodollars
 from pricing.price import Price
+from pricing.tier import Tier
 from storage.database import Database
 
 Dimension = Literal["day", "account", "key", "model"]
@@ -61,6 +62,7 @@ class RequestRecord:
     started_at: int
     reserved_at: int
     settled_at: int | None
+    tier: Tier = Tier.DEFAULT
 
 
 class Usage:
@@ -160,4 +162,5 @@ def _record(
         row.started_at,
         row.reserved_at,
         settled_at,
+        Tier(row.tier),
     )

@@ -7,6 +7,7 @@ from enum import Enum
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import EngineInput
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
@@ -15,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
+from engine.load import EngineLoad
 from engine.seat import Seat
 from engine.tokenizing import TokenizingLimits
 from engine.vllm_internals.lifeline import executor_class
@@ -80,9 +82,9 @@ class Core(AsyncLLM):
         )
         self._aborts: set[asyncio.Task[None]] = set()
         for logger in self.logger_manager.stat_loggers if loggers else ():
-            logger.waiting = self.output_processor.waiting
+            logger.waiting, logger.cache_used = self.output_processor.waiting, self.output_processor.cache_used
         self._outputs: OutputHandler | None = None
-        self._alone = seat is None or seat.count == 1
+        self.alone = seat is None or seat.count == 1
         if statistics is Statistics.SERVING:
             # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
             self.log_stats = False
@@ -101,10 +103,17 @@ class Core(AsyncLLM):
 
         Of several front ends only one hears of each step; without statistics none does. Then the number alone counts.
         """
-        config, everywhere = self.vllm_config, self.admission_stats
-        requests = everywhere.get_num_requests() if everywhere else self.output_processor.get_num_unfinished_requests()
+        load = self.load
+        return load.requests <= load.seats and not load.waiting
+
+    @property
+    def load(self) -> EngineLoad:
+        """See `engine.base.Engine`."""
+        config, everywhere, here = self.vllm_config, self.admission_stats, self.output_processor
+        requests = everywhere.get_num_requests() if everywhere else here.get_num_unfinished_requests()
         seats = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
-        return bool(requests <= seats) and not any(self.output_processor.waiting.values())
+        used = max(here.cache_used.values(), default=0.0)
+        return EngineLoad(int(requests), int(seats), sum(here.waiting.values()), used)
 
     @property
     def lag_seconds(self) -> float:
@@ -128,7 +137,7 @@ class Core(AsyncLLM):
             record,
             counts=self.log_stats,
             ages=parallel.data_parallel_size_local == parallel.data_parallel_size,
-            stops_engine=self._alone,
+            stops_engine=self.alone,
         )
         self.output_handler = asyncio.create_task(self._outputs.run(), name="engine outputs")
 
@@ -139,9 +148,11 @@ class Core(AsyncLLM):
         params: SamplingParams,
         inbox: Inbox,
         *,
+        priority: int = 0,
         trace_headers: dict[str, str] | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, object] | None = None,
+        lora_request: LoRARequest | None = None,
     ) -> None:
         """`AsyncLLM.add_request` for a rendered prompt. Raises vLLM's errors; leaves nothing behind when it does."""
         if self.errored:
@@ -153,7 +164,9 @@ class Core(AsyncLLM):
             prompt,
             params,
             supported_tasks=await self.get_supported_tasks(),
+            lora_request=lora_request,
             trace_headers=trace_headers,
+            priority=priority,
         )
         request.reasoning_ended = reasoning_ended
         request.reasoning_parser_kwargs = reasoning_parser_kwargs
@@ -204,10 +217,15 @@ class Core(AsyncLLM):
 def engine_config(args: AsyncEngineArgs, seat: Seat | None = None) -> VllmConfig:
     """vLLM's configuration, in the process that starts the engine and the same in each of its front ends."""
     if seat is not None:
-        args._api_process_count, args._api_process_rank = seat.count, seat.index
+        take_seat(args, seat.count, seat.index)
     config = args.create_engine_config(USAGE_CONTEXT)
     _limit_queue(config)
     return config
+
+
+def take_seat(args: AsyncEngineArgs, count: int, index: int) -> None:
+    """Make them the arguments of one of several front ends; of their parent, where `index` is -1."""
+    args._api_process_count, args._api_process_rank = count, index
 
 
 def _connection(seat: Seat) -> dict[str, object]:

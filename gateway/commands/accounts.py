@@ -1,4 +1,4 @@
-"""`farebox accounts create | list | credit | limit | suspend | resume`."""
+"""`farebox accounts create | list | credit | limit | weight | suspend | resume`."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_limit_flags(create)
     create.set_defaults(run=lambda options: asyncio.run(_create(options)))
 
-    listing = actions.add_parser("list", help="accounts and where they stand")
+    listing = actions.add_parser("list", help="accounts, with what they spent and have left")
     listing.set_defaults(run=lambda options: asyncio.run(_list(options)))
 
     credit = actions.add_parser("credit", help="add credit to a prepaid account")
@@ -39,12 +39,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_limit_flags(limit)
     limit.set_defaults(run=lambda options: asyncio.run(_limit(options)))
 
+    weight = actions.add_parser("weight", help="set its share of an engine that many want")
+    weight.add_argument("name")
+    weight.add_argument("weight", type=int, help="100 is usual; 200 gets twice as many tokens")
+    weight.set_defaults(run=lambda options: asyncio.run(_weight(options)))
+
     for name in ("suspend", "resume"):
         action = actions.add_parser(name, help=f"{name} all keys of an account")
         action.add_argument("name")
         action.set_defaults(run=lambda options, name=name: asyncio.run(_suspend(options, name == "suspend")))
         add_database_flags(action)
-    for action in (create, listing, credit, limit):
+    for action in (create, listing, credit, limit, weight):
         add_database_flags(action)
 
 
@@ -77,6 +82,7 @@ async def _list(options: argparse.Namespace) -> int:
                 "spent_usd": format_usd(balance.spent_total),
                 "reserved_usd": format_usd(balance.reserved),
                 "left_usd": None if balance.left is None else format_usd(balance.left),
+                "weight": account.weight,
                 "suspended": iso_time(account.suspended_at),
             }
         )
@@ -101,6 +107,15 @@ async def _limit(options: argparse.Namespace) -> int:
         account = await _find(accounts, options.name)
         balance = await accounts.set_limit(account.id, _wanted_limit(options), actor=operator())
     print(f'The limit of "{account.name}" is now: {limit_text(balance.limit)}.')
+    return 0
+
+
+async def _weight(options: argparse.Namespace) -> int:
+    async with open_database(options) as database:
+        accounts = Accounts(database)
+        account = await _find(accounts, options.name)
+        account = await accounts.set_weight(account.id, options.weight, actor=operator())
+    print(f'"{account.name}" has a weight of {account.weight}.')
     return 0
 
 

@@ -7,7 +7,8 @@ from engine.errors import EngineStartError
 from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, batch, fit, geometry_of, gpus_asked_for
 from gateway.commands.common import show_rows
 from gateway.commands.settings_flags import add_settings, settings_of
-from gateway.models.catalog import ALL, CatalogError, Model, load_catalog
+from gateway.models.catalog import ALL, CatalogError, load_catalog
+from gateway.models.model import Model
 
 GPUS_MAX = 1024
 

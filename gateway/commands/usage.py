@@ -26,7 +26,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--by",
         default="key,model",
-        help="what to sum by: day, account, key, model, separated by commas; '' for one total. Default: key,model.",
+        help="what to group by: day, account, key, model, separated by commas; '' for one total. Default: key,model.",
     )
     parser.add_argument("--since", type=date.fromisoformat, metavar="YYYY-MM-DD", help="from this UTC day")
     parser.add_argument("--until", type=date.fromisoformat, metavar="YYYY-MM-DD", help="up to this UTC day")

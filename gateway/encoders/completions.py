@@ -1,19 +1,22 @@
 """The answers of `POST /v1/completions`: one document, or a stream of chunks."""
 
+import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from json.encoder import encode_basestring as quote
 
 from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
-from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
-from gateway.encoders.token_texts import shares
+from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, usage_tail, with_logprobs
+from gateway.encoders.token_texts import pieces, shares
 from gateway.encoders.usage import usage_fields
-from gateway.models.token_json import TokenJSON
+from gateway.models.token_json import ROWS_AT_ONCE, TokenJSON
 from gateway.protocol.completions import CompletionBody
 from gateway.request.metered_generation import Metered
+from gateway.schemas import openai as answers
 
 
 @dataclass(slots=True)
@@ -27,12 +30,39 @@ class Logprobs:
 
     def add(self, written: TokenJSON, text: str, rows: Collection[TokenLogprobs], offset: int) -> None:
         for row, share in zip(rows, shares(text, written.tokens(rows)), strict=True):
-            token, logprob, top = written.completion(row)
-            self.tokens.append(token)
-            self.token_logprobs.append(logprob)
-            self.top_logprobs.append(top)
-            self.text_offset.append(str(offset))
+            self._append(written.completion(row), offset)
             offset += len(share)
+
+    def _append(self, row: tuple[str, str, str], offset: int) -> None:
+        token, logprob, top = row
+        self.tokens.append(token)
+        self.token_logprobs.append(logprob)
+        self.top_logprobs.append(top)
+        self.text_offset.append(str(offset))
+
+    @classmethod
+    async def of_prompt(
+        cls, written: TokenJSON, text: str, ids: Sequence[int], rows: Iterable[TokenLogprobs]
+    ) -> AsyncIterator[tuple[str, "Logprobs"]]:
+        """The tokens of an echoed prompt with their text, some hundred at a time: others get their turn in between."""
+        lines = chain(
+            (written.first_of_completion(token_id) for token_id in ids[:1]), (written.completion(row) for row in rows)
+        )
+        told = zip(lines, pieces(text, map(written.token, ids)), strict=True)
+        offset = 0
+        while some := list(islice(told, ROWS_AT_ONCE)):
+            part, start = cls(), offset
+            for row, share in some:
+                part._append(row, offset)
+                offset += len(share)
+            yield text[start:offset], part
+            await asyncio.sleep(0)
+
+    def extend(self, other: "Logprobs") -> None:
+        self.tokens += other.tokens
+        self.token_logprobs += other.token_logprobs
+        self.top_logprobs += other.top_logprobs
+        self.text_offset += other.text_offset
 
     def json(self) -> str:
         return (
@@ -47,7 +77,7 @@ class Choice:
 
     text: str
     logprobs: Logprobs = field(default_factory=Logprobs)
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason = "error"  # until it has ended
 
     def add(self, delta: Delta, written: TokenJSON) -> None:
         if delta.logprobs is not None:
@@ -55,34 +85,33 @@ class Choice:
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
 
-    def fields(self, index: int) -> dict[str, object]:
-        """All but the log probabilities."""
-        return {"index": index, "text": self.text, "finish_reason": self.finish_reason}
+    def fields(self, index: int) -> answers.CompletionChoice:
+        """Without log probabilities, whose place is at the end."""
+        return {"index": index, "text": self.text, "finish_reason": self.finish_reason, "logprobs": None}
 
 
-async def completion(metered: Metered, body: CompletionBody) -> dict[str, object] | bytes:
+async def completion(metered: Metered, body: CompletionBody) -> answers.Completion | bytes:
     """The whole answer as one document; with log probabilities, as its JSON. Reads all deltas.
 
     Choices are numbered prompt by prompt, as OpenAI does.
     """
     choices = [Choice(text) for text in _beginnings(metered, body)]
     async for delta in metered:
-        choices[delta.index].add(delta, metered.job.served.tokens)
-    head: dict[str, object] = {
+        choice = choices[delta.index]
+        if delta.prompt_logprobs is not None:
+            async for _, part in _prompt_logprobs(metered, delta, choice.text):
+                choice.logprobs.extend(part)
+        choice.add(delta, metered.job.served.tokens)
+    answer: answers.Completion = {
         "id": metered.job.request_id,
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
+        "choices": [choice.fields(index) for index, choice in enumerate(choices)],
+        "usage": usage_fields(metered.counts, metered.cost),
     }
-    usage = usage_fields(metered.counts, metered.cost)
-    if body.logprobs is None:
-        fields = [choice.fields(index) | {"logprobs": None} for index, choice in enumerate(choices)]
-        return head | {"choices": fields, "usage": usage}
-    written = [
-        f'{compact(choice.fields(index))[:-1]},"logprobs":{choice.logprobs.json()}}}'
-        for index, choice in enumerate(choices)
-    ]
-    return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
+    return answer if body.logprobs is None else with_logprobs(answer, [choice.logprobs.json() for choice in choices])
 
 
 class CompletionChunks:
@@ -99,6 +128,18 @@ class CompletionChunks:
         self._beginnings = _beginnings(metered, body)
         self._tokens = metered.job.served.tokens
         self._offsets = [0] * len(self._beginnings)
+
+    async def with_prompts(self) -> AsyncIterator[bytes]:
+        """All events, where each choice begins with the log probabilities of its prompt's tokens."""
+        async for delta in self._metered:
+            if delta.prompt_logprobs is not None:
+                text, self._beginnings[delta.index] = self._beginnings[delta.index], ""
+                async for piece, logprobs in _prompt_logprobs(self._metered, delta, text):
+                    fields = f'{{"index":{delta.index},"text":{quote(piece)},"logprobs":{logprobs.json()},'
+                    yield event_bytes(f'{self._head}{fields}"finish_reason":null}}]{self._tail}')
+                self._offsets[delta.index] = len(text)
+            yield self.feed(delta)
+        yield self.end()
 
     def feed(self, delta: Delta) -> bytes:
         metered, body, index = self._metered, self._body, delta.index
@@ -133,3 +174,11 @@ def _beginnings(metered: Metered, body: CompletionBody) -> list[str]:
         return [""] * metered.job.choices
     renderer = metered.job.served.renderer
     return [text for part in metered.job.parts for text in [renderer.prompt_text(part.prompt)] * body.n]
+
+
+def _prompt_logprobs(metered: Metered, delta: Delta, text: str) -> AsyncIterator[tuple[str, Logprobs]]:
+    """Of the prompt that a choice begins with, as `Logprobs.of_prompt` gives them."""
+    job = metered.job
+    part = job.parts[delta.index // job.parts[0].sampling.n]
+    ids = job.served.renderer.prompt_ids(part.prompt)
+    return Logprobs.of_prompt(job.served.tokens, text, ids, delta.prompt_logprobs or ())

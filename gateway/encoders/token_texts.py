@@ -1,7 +1,8 @@
 """How the text of a delta divides among its tokens."""
 
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 from engine.tokens import Token
 
@@ -16,13 +17,18 @@ def shares(text: str, tokens: Sequence[Token]) -> list[str]:
     space in front of the first word, and text that might become a stop string is held back. So each token takes its own
     text where the delta's goes on with it, and the last takes the rest.
     """
-    if len(tokens) == 1:
-        return [text]
+    return [text] if len(tokens) == 1 else list(pieces(text, tokens, _torn(tokens)))
+
+
+def pieces(text: str, tokens: Iterable[Token], torn: int = 0) -> Iterator[str]:
+    """`shares` one by one, for a text of many tokens. `torn` is how many bytes at the beginning are the end of a
+    character."""
     decoder = _decoder("replace")
-    torn = _torn(tokens)
-    pieces = []
     start = 0
-    for token in tokens[:-1]:
+    for token, following in pairwise(chain(tokens, [None])):
+        if token is None or following is None:
+            yield text[start:]
+            return
         ending = min(torn, len(token.data))
         torn -= ending
         own = decoder.decode(token.data[ending:])
@@ -30,9 +36,8 @@ def shares(text: str, tokens: Sequence[Token]) -> list[str]:
             own = text[:1] + own
         forms = (own, own.removeprefix(" "), f" {own}")
         piece = next((form for form in forms if text.startswith(form, start)), "")
-        pieces.append(piece)
+        yield piece
         start += len(piece)
-    return [*pieces, text[start:]] if tokens else pieces
 
 
 def _torn(tokens: Sequence[Token]) -> int:

@@ -251,8 +251,6 @@ def from_exception(error: Exception) -> GatewayError:
                 code="engine_dead",
                 retry_after_seconds=30,
             )
-        case engines.NotInstalled():
-            return NotInstalled(str(error))
         case engines.EngineError():
             return EngineFailed("The engine failed on this request. Only what was sent is charged.")
         case money.InsufficientFunds():
@@ -268,7 +266,7 @@ def from_exception(error: Exception) -> GatewayError:
             )
         case money.Overtaken():
             return Unavailable(
-                "The gateway stood still for too long, and this request was ended as interrupted. Send it again.",
+                "The gateway was suspended for too long, and this request was ended as interrupted. Send it again.",
                 code="interrupted",
                 retry_after_seconds=1,
             )

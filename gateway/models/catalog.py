@@ -6,26 +6,24 @@ A card that is wrong stops the start with one sentence that names the card, the 
 import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from engine.adapters import Adapter
 from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from engine.tokenizing import TokenizingLimits
 from gateway.errors.suggestions import nearest
+from gateway.models.adapter_cards import FIRST_OF_CARDS, AdapterCard, adapted
+from gateway.models.model import Card, Model
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
-from gateway.setting_types import Precision
+from gateway.models.tiers import tier_prices
 from gateway.settings import Settings
-from pricing.price import Price
-
-Task = Literal["generate", "embed"]
-PrefixCache = Literal["shared", "account", "key"]
 
 ALL = "all"
 DEMO_SOURCE = "demo"
@@ -35,66 +33,30 @@ class CatalogError(Exception):
     """A card is wrong or missing; one sentence says which, which field, and what to do."""
 
 
-class CardPrice(BaseModel):
-    """USD per million tokens, as strings with at most six decimals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    input: str
-    output: str
-    cached_input: str | None = None
-
-
-class Card(BaseModel):
-    """One model as it is offered. Lengths are in tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str = Field(min_length=1, max_length=200)
-    source: str = Field(min_length=1)
-    precision: Precision = "auto"
-    context_length: int = Field(gt=0)
-    default_max_tokens: int = Field(gt=0)
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
-    chat_template: str | None = None
-    hold_forced_calls: bool = True
-    task: Task = "generate"
-    prefix_cache: PrefixCache = "shared"  # who shares the prefixes that the engine keeps
-    profile: str
-    description: str = ""
-    tags: list[str] = Field(default_factory=list)
-    price: CardPrice
-    engine: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A card made ready: its price in picodollars, its parameter ranges, and what its engine must load."""
-
-    name: str
-    card: Card
-    price: Price
-    profile: Profile
-    engine: EngineSpec
-    chat_format: ChatFormat
-
-    @property
-    def context_length(self) -> int:
-        return self.card.context_length
-
-
 class Catalog:
-    """The models that this gateway serves, by name, in the order they were asked for."""
+    """The models that this gateway serves, by name, in the order they were asked for.
+
+    Iterating, `names` and `nearest` are about those of the cards, which everybody may know; `added` are the adapters
+    that came while the server runs.
+    """
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models = {model.name: model for model in models}
+        self.added: dict[str, Model] = {}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
     def get(self, name: str) -> Model | None:
+        return self._models.get(name) or self.added.get(name)
+
+    def card(self, name: str) -> Model | None:
+        """The model of a card that is served, and no adapter that was added."""
         return self._models.get(name)
+
+    def visible_to(self, account_id: int) -> list[Model]:
+        """All that there is for an account."""
+        return [*self, *(model for model in self.added.values() if model.visible_to(account_id))]
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +77,7 @@ class Catalog:
 
 def load_catalog(settings: Settings) -> Catalog:
     """The cards that the settings ask for, from the shipped file and the operator's. Raises CatalogError."""
-    cards = {card.name: card for card in shipped_cards()}
+    cards: dict[str, Card | AdapterCard] = {card.name: card for card in shipped_cards()}
     profiles = dict(shipped_profiles())
     for path in settings.cards:
         document = _document(path)
@@ -129,26 +91,28 @@ def load_catalog(settings: Settings) -> Catalog:
             near = difflib.get_close_matches(name, cards, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
             raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
-    models = [_ready(cards[name], settings, profiles) for name in wanted]
+    models = [_model(cards[name], cards, settings, profiles, index) for index, name in enumerate(wanted)]
     return Catalog(_share_engines(models))
 
 
 def shipped_cards() -> list[Card]:
     """The cards of the pages, and the demo model's."""
     text = resources.files("gateway").joinpath("models/cards/models.toml").read_text(encoding="utf-8")
-    return _parse(tomllib.loads(text), "cards/models.toml")
+    return [card for card in _parse(tomllib.loads(text), "cards/models.toml") if isinstance(card, Card)]
 
 
-def read_cards(path: Path) -> list[Card]:
-    """The cards of one TOML file; a relative `source` folder is relative to the file. Raises CatalogError."""
+def read_cards(path: Path) -> list[Card | AdapterCard]:
+    """The cards of one TOML file; a relative folder is relative to the file. Raises CatalogError."""
     return _cards(_document(path), path)
 
 
-def _cards(document: Mapping[str, object], path: Path) -> list[Card]:
-    return [
-        card.model_copy(update={"source": str(path.parent / card.source)}) if card.source.startswith(".") else card
-        for card in _parse(document, str(path))
-    ]
+def _cards(document: Mapping[str, object], path: Path) -> list[Card | AdapterCard]:
+    def beside(card: Card | AdapterCard) -> Card | AdapterCard:
+        field = "source" if isinstance(card, Card) else "adapter"
+        folder: str = getattr(card, field)
+        return card.model_copy(update={field: str(path.parent / folder)}) if folder.startswith(".") else card
+
+    return [beside(card) for card in _parse(document, str(path))]
 
 
 def _document(path: Path) -> dict[str, object]:
@@ -169,7 +133,7 @@ def _profiles(document: Mapping[str, object], where: str, known: Mapping[str, Pr
         raise CatalogError(f"{where}: {error}") from None
 
 
-def _parse(document: Mapping[str, object], where: str) -> list[Card]:
+def _parse(document: Mapping[str, object], where: str) -> list[Card | AdapterCard]:
     for name in document:
         if name not in ("model", "profile"):
             raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
@@ -181,20 +145,43 @@ def _parse(document: Mapping[str, object], where: str) -> list[Card]:
     return [_card(table, index, where) for index, table in enumerate(tables)]
 
 
-def _card(table: Mapping[str, object], index: int, where: str) -> Card:
+def _card(table: Mapping[str, object], index: int, where: str) -> Card | AdapterCard:
     label = f'card "{table.get("name", index + 1)}" in {where}'
+    kind: type[Card | AdapterCard] = AdapterCard if {"base", "adapter"} & table.keys() else Card
     try:
-        return Card.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
         first = _first_fault(error)
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), Card.model_fields, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else f" The fields are: {', '.join(Card.model_fields)}."
+            near = difflib.get_close_matches(str(first["loc"][-1]), kind.model_fields, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else f" The fields are: {', '.join(kind.model_fields)}."
             raise CatalogError(f'The {label} has an unknown field "{field}".{hint}') from None
         if first["type"] == "missing":
             raise CatalogError(f'The {label} has no "{field}"; add it.') from None
         raise CatalogError(f'The {label} has a wrong "{field}": {first["msg"]}.') from None
+
+
+def _model(
+    card: Card | AdapterCard,
+    cards: Mapping[str, Card | AdapterCard],
+    settings: Settings,
+    profiles: Mapping[str, Profile],
+    index: int,
+) -> Model:
+    if isinstance(card, Card):
+        return _ready(card, settings, profiles)
+    base = cards.get(card.base)
+    if not isinstance(base, Card):
+        known = ", ".join(name for name, other in cards.items() if isinstance(other, Card))
+        raise CatalogError(
+            f'The card "{card.name}" has the base "{card.base}", which must be another card, and no adapter. '
+            f"The cards are: {known}."
+        )
+    try:
+        return adapted(_ready(base, settings, profiles), card, FIRST_OF_CARDS + index)
+    except ValueError as error:
+        raise CatalogError(f'The card "{card.name}" can\'t be served: {error}') from None
 
 
 def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> Model:
@@ -203,9 +190,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
             f'The card "{card.name}" asks for the profile "{card.profile}". The profiles are: {", ".join(profiles)}.'
         )
     try:
-        price = Price.per_million(
-            input=card.price.input, output=card.price.output, cached_input=card.price.cached_input
-        )
+        prices = tier_prices(card.price.price(), card.tiers, card.batch_discount)
     except ValueError as error:
         raise CatalogError(f'The card "{card.name}" has a wrong price: {error}') from None
     if card.default_max_tokens > card.context_length:
@@ -235,11 +220,12 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         tokenizing=TokenizingLimits(settings.prompt_cache_bytes_max, settings.fast_tokenizer),
     )
     chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
-    return Model(card.name, card, price, profiles[card.profile], spec, chat_format)
+    return Model(card.name, card, prices, profiles[card.profile], spec, chat_format)
 
 
 def _share_engines(models: list[Model]) -> list[Model]:
-    """Cards with equal engine settings get one engine, long enough for the longest context among them.
+    """Cards with equal engine settings get one engine, long enough for the longest context among them and with all
+    their adapters.
 
     The gateway holds each model to its own card's context.
     """
@@ -248,10 +234,19 @@ def _share_engines(models: list[Model]) -> list[Model]:
         return repr((model.engine.source, model.engine.precision, sorted(model.engine.options.items())))
 
     longest: dict[str, int] = {}
+    adapters: dict[str, tuple[Adapter, ...]] = {}
     for model in models:
-        longest[settings_of(model)] = max(longest.get(settings_of(model), 0), model.context_length)
+        group = settings_of(model)
+        longest[group] = max(longest.get(group, 0), model.context_length)
+        adapters[group] = adapters.get(group, ()) + ((model.adapter,) if model.adapter is not None else ())
     return [
-        replace(model, engine=replace(model.engine, context_length=longest[settings_of(model)])) for model in models
+        replace(
+            model,
+            engine=replace(
+                model.engine, context_length=longest[settings_of(model)], adapters=adapters[settings_of(model)]
+            ),
+        )
+        for model in models
     ]
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from engine.base import Engine, EngineSpec, EngineState, Renderer
 from engine.log_lines import requests_come
 from gateway.errors import NotFound, Unavailable
-from gateway.models.catalog import Catalog, Model
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.models.token_json import TokenJSON
 from pricing.keys import Key
 
@@ -67,9 +68,13 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether every model has generated a token and its engine lives."""
-        return all(engine.state is EngineState.READY for engine in self._engines) and len(self._served) == len(
-            self.catalog.names
+        return all(engine.state is EngineState.READY for engine in self._engines) and all(
+            name in self._served for name in self.catalog.names
         )
+
+    def engine_of(self, name: str) -> Engine | None:
+        """The engine of a model, whatever its state."""
+        return self._engine_of.get(name)
 
     async def start(self) -> None:
         """Load one engine after another: they compete for the same memory. Raises EngineStartError."""
@@ -86,16 +91,39 @@ class Fleet:
     async def stop(self) -> None:
         await asyncio.gather(*(engine.stop() for engine in self._engines))
 
-    def find(self, name: str) -> Served:
-        """Raises NotFound(model_not_found), or Unavailable while its engine is loading or dead."""
+    async def add(self, model: Model) -> None:
+        """Serve an adapter's model beside its base's, from now on. Raises AdapterError, EngineDead."""
+        assert model.adapter is not None
+        assert model.base is not None
+        engine = self._engine_of[model.base]
+        await engine.load_adapter(model.adapter)
+        tokens = self._served[model.base].tokens
+        self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
+        self._engine_of[model.name] = engine
+        self.catalog.added[model.name] = model
+
+    def remove(self, model: Model) -> None:
+        """New requests don't find it any more; `unload` it when none runs."""
+        if self.catalog.added.get(model.name) == model:
+            del self.catalog.added[model.name], self._served[model.name], self._engine_of[model.name]
+
+    async def unload(self, model: Model) -> None:
+        """Raises EngineDead."""
+        assert model.adapter is not None
+        assert model.base is not None
+        await self._engine_of[model.base].unload_adapter(model.adapter)
+
+    def find(self, name: str, account_id: int) -> Served:
+        """Raises NotFound(model_not_found), also for another account's, or Unavailable while its engine is loading or
+        dead."""
         served = self._served.get(name)
-        if served is None or served.engine.state is not EngineState.READY:
-            return self._refuse(name)
+        if served is None or served.engine.state is not EngineState.READY or not served.model.visible_to(account_id):
+            return self._refuse(name, account_id)
         return served
 
-    def _refuse(self, name: str) -> Served:
-        engine = self._engine_of.get(name)
-        if engine is None:
+    def _refuse(self, name: str, account_id: int) -> Served:
+        model, engine = self.catalog.get(name), self._engine_of.get(name)
+        if engine is None or model is None or not model.visible_to(account_id):
             near = self.catalog.nearest(name)
             hint = f'Did you mean "{near}"?' if near else "GET /v1/models lists those that it serves."
             raise NotFound(

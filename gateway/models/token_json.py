@@ -56,6 +56,10 @@ class TokenJSON:
         top = dict(zip([*names[1:], names[0]], [*numbers[1:], numbers[0]], strict=True))  # two may have one text
         return names[0], numbers[0], "{" + ",".join(f"{name}:{number}" for name, number in top.items()) + "}"
 
+    def first_of_completion(self, token_id: int) -> tuple[str, str, str]:
+        """The same for the first token of a prompt, which nothing stands before."""
+        return self._in_completions[token_id], "null", "null"
+
 
 class _Written(dict[int, str]):
     """By token id, made when it is asked for first."""

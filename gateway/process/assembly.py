@@ -1,18 +1,24 @@
 """The gateway put together: its dependencies, opened in order and closed in reverse."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+from gateway.batches.batches import Batches
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.idempotency.store import IdempotencyStore
 from gateway.limits.fallback import open_limits
+from gateway.models.adapter_store import AdapterStore
+from gateway.models.adapters import Adapters
 from gateway.models.fleet import Fleet
 from gateway.process.bootstrap import FirstKeys, ensure_keys
 from gateway.process.gauges import register_gauges
 from gateway.process.ledger_database import ledger_database
 from gateway.request.large_bodies import LargeBodies
 from gateway.request.pipeline import Pipeline
+from gateway.request.turns import Turns
+from gateway.routes.batch_lines import BatchLines
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.telemetry.budget_watch import BudgetWatch
@@ -32,11 +38,15 @@ HEARTBEAT_MS = 3_000  # how often a process says that it lives, where its lease 
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, fleet: Fleet, resolve: Resolve = system_resolve
+    settings: Settings,
+    fleet: Fleet,
+    resolve: Resolve = system_resolve,
+    clocks: MutableSequence[int] | None = None,
 ) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
     """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here.
 
-    `resolve` finds the addresses of the hosts that clients name in webhooks.
+    `resolve` finds the addresses of the hosts that clients name in webhooks; `clocks` are those of
+    `gateway.request.turns`, where other processes have the same engines.
     """
     release = version("farebox")
     metrics = Metrics(release, together=settings.workers > 1)
@@ -49,7 +59,8 @@ async def open_gateway(
         stack.push_async_callback(ledger.close)
         keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
         stack.push_async_callback(keys.close)
-        pipeline = Pipeline(ledger, metrics, seconds_max=settings.request_timeout_seconds)
+        turns = Turns(fleet.engines, clocks)
+        pipeline = Pipeline(ledger, metrics, turns, seconds_max=settings.request_timeout_seconds)
         limits = await open_limits(settings, metrics)
         stack.push_async_callback(limits.close)
         webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
@@ -63,10 +74,23 @@ async def open_gateway(
         stack.push_async_callback(tracing.close)
         large_bodies = _large_bodies(settings)
         stack.push_async_callback(large_bodies.close)
+        adapters = Adapters(
+            fleet,
+            AdapterStore(database),
+            pipeline.running_of,
+            settings.adapters_max,
+        )
+        adapters.open()
+        stack.push_async_callback(adapters.close)
+        files = Files.open(database, settings)
+        stack.push_async_callback(files.close)
+        batches = Batches(database, files, webhooks, settings, ledger.process_id)
+        stack.push_async_callback(batches.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
             fleet=fleet,
+            adapters=adapters,
             ledger=ledger,
             keys=keys,
             metrics=metrics,
@@ -78,7 +102,10 @@ async def open_gateway(
             tracing=tracing,
             watch=watch,
             large_bodies=large_bodies,
+            files=files,
+            batches=batches,
         )
+        batches.start(BatchLines(gateway))
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)
         yield gateway, first_keys

@@ -4,15 +4,16 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from gateway.protocol.body import StrictBody, conflict
+from gateway.protocol.body import Query, StrictBody, conflict
 from pricing.accounts import Account
 from pricing.audit import AuditRecord
 from pricing.balance import Balance, Limit, LimitKind
 from pricing.clock import iso_time
-from pricing.key import Key, KeyTerms, Role
+from pricing.key import WEIGHT_MAX, Key, KeyTerms, Role
 from pricing.money import Picodollars, format_usd, parse_usd
+from pricing.tier import Tier
 from pricing.usage import Dimension, UsageTotal
 
 GRACE_SECONDS_MAX = 90 * 86_400
@@ -91,6 +92,12 @@ class Rename(StrictBody):
     name: str
 
 
+class Weight(StrictBody):
+    """An account's share of an engine that many want: 100 is usual, 200 gets twice as many tokens."""
+
+    weight: int = Field(ge=1, le=WEIGHT_MAX)
+
+
 class Credit(StrictBody):
     amount_usd: USD
     reference: str | None = None
@@ -105,6 +112,7 @@ class Terms(StrictBody):
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
     expires_at: Moment | None = None
+    tier: Literal["default", "flex", "priority"] | None = None
 
     def terms(self) -> KeyTerms:
         """Raises InvalidSetting, InvalidAmount."""
@@ -115,6 +123,7 @@ class Terms(StrictBody):
             self.tokens_per_minute,
             self.concurrent_requests,
             self.expires_at,
+            None if self.tier is None else Tier(self.tier),
         )
 
 
@@ -127,12 +136,6 @@ class NewKeyBody(StrictBody):
 
 class Rotation(StrictBody):
     grace_seconds: int = Field(0, ge=0, le=GRACE_SECONDS_MAX)
-
-
-class Query(StrictBody):
-    """Base of what comes in the query string, where everything is text."""
-
-    model_config = ConfigDict(strict=False)
 
 
 class Page(Query):
@@ -217,6 +220,7 @@ def account_fields(account: Account, balance: Balance) -> dict[str, object]:
         "balance": balance_fields(balance),
         "created_at": iso_time(account.created_at),
         "suspended_at": _time(account.suspended_at),
+        "weight": account.weight,
     }
 
 
@@ -237,6 +241,7 @@ def key_fields(key: Key, balance: Balance) -> dict[str, object]:
             "tokens_per_minute": terms.tokens_per_minute,
             "concurrent_requests": terms.concurrent_requests,
             "expires_at": _time(terms.expires_at),
+            "tier": terms.tier,
         },
         "balance": balance_fields(balance),
         "created_at": iso_time(key.created_at),

@@ -12,9 +12,10 @@ from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
 from gateway.models.parameters import TOKEN_ID_MAX, Route
 from gateway.protocol.body import conflict
-from gateway.protocol.chat import CONSTRAINT, Format, SamplingFields, StructuredOutputs
+from gateway.protocol.chat import SamplingFields
+from gateway.protocol.constraints import CONSTRAINT, Format, StructuredOutputs
 from gateway.protocol.fields import COMPLETIONS, FieldTable
-from gateway.protocol.schema import SENT, JSONSchema, forbids, implies
+from gateway.protocol.schema import JSONSchema, forbids, implies
 
 LOGPROBS_MAX = 5  # OpenAI's bound
 
@@ -68,14 +69,17 @@ class CompletionBody(SamplingFields):
     EMPTIES: ClassVar[frozenset[str]] = SamplingFields.EMPTIES | {"response_format", "structured_outputs"}
 
     prompt: Prompts
-    echo: bool = False
+    echo: bool = Field(
+        False,
+        description="Whether each answer begins with its prompt; with `logprobs`, its lists then begin with the "
+        "prompt's tokens, of which the first has no log probability.",
+    )
     best_of: int | None = None
     logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
     response_format: Format | None = None
     structured_outputs: StructuredOutputs | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        forbids({"echo": {"const": True}}, {"logprobs": SENT}),
         # A response format needs prompts that are texts; `text` constrains nothing.
         implies({"response_format": CONSTRAINT}, {"prompt": TEXTS}),
         implies({"structured_outputs": {"type": "object", "minProperties": 1}}, {"prompt": TEXTS}),
@@ -92,18 +96,17 @@ class CompletionBody(SamplingFields):
             )
         if self.structured_outputs is not None and self.response_format not in (None, Format(type="text")):
             raise conflict("structured_outputs", "`structured_outputs` and `response_format` exclude each other.")
-        if self.echo and self.logprobs is not None:
-            raise conflict(
-                "echo",
-                "`echo` and `logprobs` can't be combined: the engine gives no log probabilities of the prompt's "
-                "tokens. Leave one of them out.",
-            )
         return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log probabilities of the prompt's tokens are asked for."""
+        return self.echo and self.logprobs is not None
 
     def alternatives(self) -> int:
         return len(self.prompt) * self.n * (self.logprobs or 0)
 
-    async def render(self, renderer: Renderer, prompts_max: int) -> list[Prompt]:
+    async def render(self, renderer: Renderer, prompts_max: int, scored_max: int) -> list[Prompt]:
         """The prompts in their order. Raises InvalidParameter, PromptError."""
         if len(self.prompt) > prompts_max:
             raise InvalidParameter(
@@ -125,5 +128,12 @@ class CompletionBody(SamplingFields):
         if any(prompt.tokens == 0 for prompt in rendered):
             raise InvalidParameter(
                 "`prompt` is empty, and this model needs a token to go on from. Send some text.", param="prompt"
+            )
+        tokens = sum(prompt.tokens for prompt in rendered) * self.n
+        if self.scores_prompt and tokens > scored_max:
+            raise InvalidParameter(
+                f"`echo` with `logprobs` returns the log probabilities of at most {scored_max} prompt tokens, over all "
+                f"prompts and answers; these are {tokens}. Send fewer prompts, or shorter ones.",
+                param="echo",
             )
         return rendered

@@ -1,10 +1,12 @@
 """What a request asks of the engine: one prompt, several, or no tokens. To the pipeline each is one Generation."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from engine.adapters import Adapter
 from engine.base import Delta, EmbeddingRequest, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
+from engine.tokens import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +25,60 @@ class Part:
     embedding: Embedding | None = None
 
 
-async def start(
-    engine: Engine,
-    request_id: str,
-    parts: Sequence[Part],
-    trace_headers: Mapping[str, str],
-    *,
-    stream: bool,
-    cache_salt: str | None = None,
-) -> Generation:
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """How the engine is to handle all parts of a request; see `engine.base.GenerationRequest`."""
+
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
+    cache_salt: str | None = None
+    priority: int = 0
+    adapter: Adapter | None = None
+    began: Callable[[], None] | None = None
+
+
+async def start(engine: Engine, request_id: str, parts: Sequence[Part], handling: Handling) -> Generation:
     """Hand every part to the engine, or none: where one is refused, the others are stopped again.
 
     Raises EngineOverloaded, EngineDead, PromptError.
     """
+
+    async def begin(request_id: str, part: Part) -> Generation:
+        headers, priority, adapter = handling.trace_headers, handling.priority, handling.adapter
+        if part.embedding is not None:
+            dimensions = part.embedding.dimensions
+            return await engine.embed(EmbeddingRequest(request_id, part.prompt, dimensions, headers, priority))
+        request = GenerationRequest(
+            request_id,
+            part.prompt,
+            part.sampling,
+            headers,
+            handling.stream,
+            handling.cache_salt,
+            priority,
+            handling.began,
+            adapter,
+        )
+        if part.sampling.max_tokens == 0:
+            nothing = NoTokens(part.prompt.tokens, part.sampling.n)
+            if part.sampling.prompt_logprobs is None:
+                return nothing
+            one = replace(part.sampling, max_tokens=1, n=1, logprobs=None)
+            request = replace(request, sampling=one, stream=False, cache_salt=None)
+            return PromptScores(await engine.generate(request), nothing)
+        return await engine.generate(request)
+
     if len(parts) == 1:
-        return await _start(engine, request_id, parts[0], trace_headers, stream, cache_salt)
+        return await begin(request_id, parts[0])
     started: list[Generation] = []
     try:
         for index, part in enumerate(parts):
-            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream, cache_salt))
+            started.append(await begin(f"{request_id}-{index}", part))
     except BaseException:
         for generation in started:
             await generation.aclose()
         raise
     return Together(started, parts[0].sampling.n)
-
-
-async def _start(
-    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool, cache_salt: str | None
-) -> Generation:
-    if part.embedding is not None:
-        return await engine.embed(EmbeddingRequest(request_id, part.prompt, part.embedding.dimensions, trace_headers))
-    if part.sampling.max_tokens == 0:
-        return NoTokens(part.prompt.tokens, part.sampling.n)
-    return await engine.generate(
-        GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt)
-    )
 
 
 class Together(Generation):
@@ -135,3 +155,29 @@ class NoTokens(Generation):
 
     async def aclose(self) -> None:
         return None
+
+
+class PromptScores(Generation):
+    """`nothing` with the prompt's log probabilities, which an engine only tells with a token: that is dropped."""
+
+    def __init__(self, generation: Generation, nothing: NoTokens) -> None:
+        self._generation = generation
+        self._nothing = nothing
+        self._scores: Collection[TokenLogprobs] | None = None
+
+    @property
+    def counts(self) -> TokenCounts:
+        return replace(self._generation.counts, completion=0, reasoning=0)
+
+    def __aiter__(self) -> "PromptScores":
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._scores is None:
+            self._scores = (await self._generation.__anext__()).prompt_logprobs or ()
+        delta = await self._nothing.__anext__()
+        delta.prompt_logprobs = self._scores
+        return delta
+
+    async def aclose(self) -> None:
+        await self._generation.aclose()

@@ -71,6 +71,21 @@ async def set_account_limit(request: Request) -> JSONResponse:
 @documented(
     Operation(
         TAG,
+        "Set an account's share of an engine that many want",
+        body=protocol.Weight,
+        answers={JSON: answers.AccountFields},
+    )
+)
+async def set_account_weight(request: Request) -> JSONResponse:
+    body = await read_body_as(request, protocol.Weight)
+    account = await _accounts(request).set_weight(id_of(request), body.weight, actor=actor_of(request))
+    await gateway_of(request).keys.refresh()
+    return await _account(request, account)
+
+
+@documented(
+    Operation(
+        TAG,
         "Add money to a prepaid account",
         "The same `reference` adds its credit once only.",
         body=protocol.Credit,
@@ -192,6 +207,7 @@ def routes() -> list[BaseRoute]:
         Route("/admin/accounts/{id:row}", get_account),
         Route("/admin/accounts/{id:row}", rename_account, methods=["PATCH"]),
         Route("/admin/accounts/{id:row}/limit", set_account_limit, methods=["PUT"]),
+        Route("/admin/accounts/{id:row}/weight", set_account_weight, methods=["PUT"]),
         Route("/admin/accounts/{id:row}/credits", add_credit, methods=["POST"]),
         Route("/admin/accounts/{id:row}/suspend", suspend_account, methods=["POST"]),
         Route("/admin/accounts/{id:row}/resume", resume_account, methods=["POST"]),

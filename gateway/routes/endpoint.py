@@ -18,9 +18,11 @@ from starlette.types import Receive, Scope, Send
 from engine.base import WORKS_FOR
 from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
-from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
-from gateway.models.catalog import Catalog, Task
+from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_key
+from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
+from gateway.models.model import Task
+from gateway.models.tiers import tier_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -47,7 +49,7 @@ class Generating:
         operation = operation_of(handler)
         if operation is None or operation.body is None or not issubclass(operation.body, RequestBody):
             raise TypeError("a handler that generates must be documented with the body of its route")
-        self._operation, self._body = operation, operation.body
+        self.operation, self.body = operation, operation.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
@@ -94,12 +96,12 @@ class Generating:
     async def _answer(self, gateway: Gateway, exchange: Exchange, path: str) -> None:
         name = idempotency_key(exchange.headers)
         if name is None:
-            await self._handle(gateway, exchange)
+            await self.handle(gateway, exchange)
             return
 
         async def record(attempt: Attempt) -> None:
             recorded = replace(exchange, send=attempt.recording.send, write=None, attempt=attempt)
-            await self._handle(gateway, recorded)
+            await self.handle(gateway, recorded)
 
         if len(exchange.body) > THREAD_BYTES:
             digest = await asyncio.to_thread(digest_of, path, exchange.body)
@@ -107,19 +109,28 @@ class Generating:
             digest = digest_of(path, exchange.body)
         await gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
 
-    async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
+    async def handle(self, gateway: Gateway, exchange: Exchange) -> None:
+        """From the body to the answer. Raises what becomes a GatewayError, unless an answer of events has begun."""
         try:
             served, body = await self._checked(gateway, exchange)
+            if exchange.tier is None:
+                exchange.tier = tier_of(served.model.name, served.model.prices, body.tier, exchange.key.terms.tier)
             WORKS_FOR.set(str(exchange.key.id))
             SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())
+            if body.streamed:
+                exchange.keep_alive()
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
+        except Replayed:
+            raise  # goes on from a ping as if there had been none
         except Exception as error:
+            await exchange.quiet()
             if not exchange.streaming:
                 raise
             await exchange.end_with(error)
         finally:
+            await exchange.quiet()
             exchange.turn.done()
             exchange.admission.release()
 
@@ -135,7 +146,7 @@ class Generating:
         else:
             values = parse_json(exchange.body)
             served = served or self._served(gateway, exchange, named_model(values))
-            body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
+            body, ignored = check(self.body, values, served.model.profile, gateway.settings.unknown_fields)
         exchange.context.ignore(ignored)
         return served, body
 
@@ -143,21 +154,21 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = {model.name: model.profile for model in gateway.catalog}
-        job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
+        profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
+        job = Check(self.body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
             raise found.error or InvalidRequest("The body couldn't be read.")
         served = self._served(gateway, exchange, found.model)
         if found.error is not None:
             raise found.error
-        narrowed = with_ranges(self._body, served.model.profile)
+        narrowed = with_ranges(self.body, served.model.profile)
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
-        served = gateway.fleet.find(name)
+        served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
-        _require_allowed(exchange.key, served, self._operation, gateway.catalog)
+        _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served
 
 

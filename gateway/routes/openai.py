@@ -28,6 +28,7 @@ TAG = "Chat and completions"
 )
 async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -> None:
     """`POST .../chat/completions`."""
+    exchange.context.ignore(body.left_out)
     prompt = await served.renderer.chat(body.prompt_source())
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), logprobs=body.logprobs_wanted)
     job = exchange.job(new_id("chatcmpl"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
@@ -42,7 +43,8 @@ async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -
     Operation(
         TAG,
         "Go on from a text or several",
-        "Several prompts are one request; the choices are numbered prompt by prompt.",
+        "Several prompts are one request; the choices are numbered prompt by prompt. `echo` with `logprobs` gives "
+        "the log probabilities of the prompt's tokens too; nothing of such a prompt comes from the prefix cache.",
         body=CompletionBody,
         answers={JSON: answers.Completion, EVENTS: answers.CompletionChunk},
         admitted=True,
@@ -50,13 +52,18 @@ async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -
 )
 async def completions(exchange: Exchange, served: Served, body: CompletionBody) -> None:
     """`POST .../completions`. Several prompts are one request: one reservation, one entry, one bill."""
+    settings = exchange.settings
+    wanted = {"logprobs": body.logprobs, "prompt_logprobs": body.logprobs if body.echo else None}
     parts = [
-        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), logprobs=body.logprobs))
-        for prompt in await body.render(served.renderer, exchange.settings.prompts_max)
+        Part(prompt, body.sampling(fit_to_context(served, prompt, body.max_tokens, "prompt"), **wanted))
+        for prompt in await body.render(served.renderer, settings.prompts_max, settings.prompt_logprobs_max)
     ]
     job = exchange.job(new_id("cmpl"), served, parts, stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
-        if body.stream:
-            await exchange.stream(metered, CompletionChunks(metered, body))
+        chunks = CompletionChunks(metered, body)
+        if body.stream and body.scores_prompt:
+            await exchange.stream_from(chunks.with_prompts())
+        elif body.stream:
+            await exchange.stream(metered, chunks)
         else:
             await exchange.respond(await completion(metered, body))

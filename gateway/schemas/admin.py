@@ -35,6 +35,7 @@ class AccountFields(TypedDict):
     balance: BalanceFields
     created_at: str
     suspended_at: str | None
+    weight: int
 
 
 class KeyTermsFields(TypedDict):
@@ -46,6 +47,7 @@ class KeyTermsFields(TypedDict):
     tokens_per_minute: int | None
     concurrent_requests: int | None
     expires_at: str | None
+    tier: Literal["default", "flex", "priority"] | None
 
 
 class KeyFields(TypedDict):
@@ -66,6 +68,26 @@ class NewKeyFields(KeyFields):
     """`secret` is shown this once."""
 
     secret: str
+
+
+class AdapterFields(TypedDict):
+    """`price` as it was given; `account_id` is whose alone it is."""
+
+    object: Literal["adapter"]
+    id: int
+    name: str
+    base: str
+    adapter: str
+    price: dict[str, str]
+    account_id: int | None
+    description: str
+    tags: list[str] | None
+    created_at: str
+
+
+class AdapterList(TypedDict):
+    object: Literal["list"]
+    data: list[AdapterFields]
 
 
 class AuditRecordFields(TypedDict):
@@ -148,6 +170,7 @@ class RequestEntry(TypedDict):
     route: str
     user: str | None
     key_id: int
+    tier: Literal["default", "flex", "priority", "batch"]
     state: str
     outcome: str | None
     reason: str | None

@@ -1,10 +1,12 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.models.catalog import Model
+from gateway.models.model import Model
+from gateway.models.tiers import offered
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -14,8 +16,10 @@ from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
 from gateway.schemas import openai as answers
 from gateway.schemas.embeddings import Embeddings
 from pricing.price import Price
+from pricing.tier import Tier
 
 PICODOLLARS_PER_CENT = 10**10
+TIERS_TEXT = "How soon it is begun, at what price. `auto` is the key's own tier, or `default`; the answer names it."
 
 
 class Pricing(TypedDict):
@@ -27,12 +31,14 @@ class Pricing(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say."""
+    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say. `tiers` has the price
+    of each `service_tier`, and that of batches."""
 
     description: str
     context_length: int
     max_tokens: int
     pricing: Pricing
+    tiers: dict[Tier, Pricing]
     tags: list[str]
 
 
@@ -42,13 +48,39 @@ class ModelCard(TypedDict):
     created: int
     owned_by: str
     root: str
-    parent: None
+    parent: str | None
     metadata: ModelMetadata
 
 
 class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelCard]
+
+
+class AnthropicModel(TypedDict):
+    """A model as Anthropic's clients read it. Lengths are in tokens; `max_tokens` is how many are generated where a
+    request doesn't say. `created_at` is when the gateway started."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int | None
+    max_tokens: int
+    capabilities: None
+    deprecated_at: None
+    retires_at: None
+    line: None
+
+
+class AnthropicModelList(TypedDict):
+    """One page: `has_more` says whether there are further ones in its direction."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class TokenPricing(TypedDict):
@@ -100,6 +132,23 @@ class CatalogModel(CatalogEntry):
     schemas: ModelSchemas
 
 
+def anthropic_model(model: Model, created: int) -> AnthropicModel:
+    card = model.card
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": card.context_length,
+        "max_tokens": card.default_max_tokens,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": None,
+        "line": None,
+    }
+
+
 def model_card(model: Model, created: int) -> ModelCard:
     """OpenAI's model object, with DeepInfra's `metadata`."""
     card = model.card
@@ -108,13 +157,14 @@ def model_card(model: Model, created: int) -> ModelCard:
         "object": "model",
         "created": created,
         "owned_by": model.name.partition("/")[0],
-        "root": model.name,
-        "parent": None,
+        "root": model.base or model.name,
+        "parent": model.base,
         "metadata": {
             "description": card.description,
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
+            "tiers": {tier: _per_million(price) for tier, price in model.prices.items()},
             "tags": card.tags,
         },
     }
@@ -182,6 +232,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
+    if "service_tier" in properties:
+        properties["service_tier"] = {"enum": [*offered(model.prices), None], "description": TIERS_TEXT}
     for name in sorted(model.profile.lacks(body.ROUTE)):
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:

@@ -1,4 +1,4 @@
-"""The shapes of what clients get, for the documents: `/openapi.json`, `/docs` and the models' pages.
+"""The shapes of what clients get: encoders return them, and the documents show them.
 
 Nothing is validated with them at run time; a test holds real answers to them, with no field more.
 """
@@ -7,7 +7,10 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-FinishReason = Literal["stop", "length", "tool_calls", "error"]
+from engine.base import FinishReason
+
+InferenceStatusName = Literal["queued", "succeeded", "failed"]
+ServiceTier = Literal["default", "flex", "priority", "batch"]
 
 
 class ErrorFields(TypedDict):
@@ -72,11 +75,24 @@ class ToolCalled(TypedDict):
     function: FunctionCalled
 
 
+class CustomCalled(TypedDict):
+    name: str
+    input: str
+
+
+class CustomToolCalled(TypedDict):
+    """A call of a custom tool, whose input is a text."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CustomCalled
+
+
 class ChatMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCalled]]
+    tool_calls: NotRequired[list[ToolCalled | CustomToolCalled]]
 
 
 class ChatChoice(TypedDict):
@@ -91,6 +107,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChoice]
     usage: Usage
 
@@ -109,11 +126,25 @@ class ToolCallDelta(TypedDict):
     function: FunctionDelta
 
 
+class CustomDelta(TypedDict):
+    name: NotRequired[str]
+    input: str
+
+
+class CustomToolCallDelta(TypedDict):
+    """The same of a custom tool; the pieces of `input` are to be joined."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["custom"]]
+    custom: CustomDelta
+
+
 class ChatDelta(TypedDict):
     role: NotRequired[Literal["assistant"]]
     content: NotRequired[str | None]
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCallDelta]]
+    tool_calls: NotRequired[list[ToolCallDelta | CustomToolCallDelta]]
 
 
 class ChatChunkChoice(TypedDict):
@@ -130,14 +161,17 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
 
 
 class CompletionLogprobs(TypedDict):
+    """Parallel lists. With `echo` they begin with the prompt's tokens, of which the first has no log probability."""
+
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -153,6 +187,7 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -171,6 +206,7 @@ class CompletionChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -182,7 +218,7 @@ class GeneratedText(TypedDict):
 class InferenceStatus(TypedDict):
     """`cost` is in US dollars."""
 
-    status: Literal["queued", "succeeded", "failed"]
+    status: InferenceStatusName
     runtime_ms: int
     cost: float
     tokens_input: int
@@ -197,6 +233,20 @@ class Inference(TypedDict):
     results: list[GeneratedText]
     num_tokens: int
     num_input_tokens: int
+
+
+class InferenceError(TypedDict):
+    """`code` is stable, `message` is for people."""
+
+    message: str
+    code: str
+
+
+class FailedInference(Inference):
+    """What a webhook gets instead of a result. `detail` repeats the message."""
+
+    error: InferenceError
+    detail: str
 
 
 class InferenceToken(TypedDict):

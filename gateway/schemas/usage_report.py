@@ -37,6 +37,7 @@ def request_fields(record: RequestRecord) -> dict[str, object]:
         "route": record.route,
         "user": record.user,
         "key_id": record.key_id,
+        "tier": record.tier.value,
         "state": record.state,
         "outcome": record.outcome,
         "reason": record.reason,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import scene
-from tests.clients.installing import FOLDER, INSTALL_SECONDS_MAX, node_clients, python_clients
+from tests.clients.installing import FOLDER, INSTALL_SECONDS_MAX, evaluation_tools, node_clients, python_clients
 from tests.clients.report import Report, run_client
 from tests.programs import missing
 from tests.server import Server, start_server
@@ -51,6 +51,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         tmp_path_factory.mktemp("clients"),
         FAREBOX_MODELS=scene.MODEL,
         FAREBOX_SOURCE=f"scripted:{dumps(scene.SCRIPT)}",
+        FAREBOX_STREAM_PING_SECONDS=str(scene.PING_SECONDS),
         FAREBOX_BOOTSTRAP_KEY=f"test-{secrets.token_hex(16)}",
     ) as server:
         made = server.farebox("accounts", "create", "poor", "--prepaid", "0.000001")
@@ -89,9 +90,17 @@ class Clients:
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest) -> Clients:
     """The third-party Python clients, in their own virtual environment."""
-    with _shown(request):
+    with shown(request):
         program = python_clients()
     return Clients(str(program), FOLDER / "python", _environment(LITELLM_LOCAL_MODEL_COST_MAP="True"))
+
+
+@pytest.fixture(scope="session")
+def evaluation(request: pytest.FixtureRequest) -> Clients:
+    """Tools that evaluate and load models, in their own virtual environment."""
+    with shown(request):
+        program = evaluation_tools()
+    return Clients(str(program), FOLDER / "python", _environment())
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +109,7 @@ def node(request: pytest.FixtureRequest) -> Clients:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         missing("node or npm", "install Node.js 18 or later, such as Debian's packages `nodejs` and `npm`.")
-    with _shown(request):
+    with shown(request):
         folder = node_clients(npm)
     return Clients(node, folder, _environment())
 
@@ -112,7 +121,7 @@ def _environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-def _shown(request: pytest.FixtureRequest) -> "nullcontext[None]":
+def shown(request: pytest.FixtureRequest) -> "nullcontext[None]":
     """An installation takes a while: its progress goes to the terminal, past pytest's capture."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     return capture.global_and_fixture_disabled() if capture is not None else nullcontext()

@@ -1,4 +1,4 @@
-"""The clients' packages: a virtual environment for Python's, a node_modules for Node's, both outside git.
+"""The clients' packages: virtual environments for Python's, a node_modules for Node's, all outside git.
 
 They are installed when their lock file is newer than what is there, and otherwise left alone.
 """
@@ -9,41 +9,72 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from scripts.install import sources
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 ENVIRONMENT = ROOT / ".venv-clients"
 REQUIREMENTS = FOLDER / "requirements.txt"
+EVALUATION_ENVIRONMENT = ROOT / ".venv-evaluation"
+EVALUATION_REQUIREMENTS = FOLDER / "evaluation.txt"
 NODE_FOLDER = FOLDER / "node"
 INSTALL_SECONDS_MAX = 800
 
 
 def python_clients() -> Path:
     """The Python that has the client packages."""
-    python = ENVIRONMENT / "bin" / "python"
-    with locked(ENVIRONMENT):
-        if is_stale(ENVIRONMENT, REQUIREMENTS):
+    return python_with(ENVIRONMENT, REQUIREMENTS, "the Python clients")
+
+
+def evaluation_tools() -> Path:
+    """The Python that has lm-eval and guidellm, with a CPU build of torch: guidellm's data loader is torch's."""
+    return python_with(EVALUATION_ENVIRONMENT, EVALUATION_REQUIREMENTS, "the tools that evaluate models", "--no-deps")
+
+
+def python_with(environment: Path, requirements: Path, what: str, *options: str) -> Path:
+    """The Python of a virtual environment with these packages."""
+    python = environment / "bin" / "python"
+    with locked(environment):
+        if is_stale(environment, requirements):
             uv = find_uv()
-            say(f"the Python clients, into {ENVIRONMENT.name}")
-            run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT))
-            run(uv, "pip", "install", "--python", str(python), "--requirements", str(REQUIREMENTS))
-            mark_fresh(ENVIRONMENT, REQUIREMENTS)
+            say(f"{what}, into {environment.name}")
+            run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment))
+            command = (uv, "pip", "install", "--python", str(python), *options, "--requirements", str(requirements))
+            with tempfile.TemporaryDirectory() as temporary:
+                origins, variables = sources("cpu", Path(temporary))
+                run(*command, *map(str, origins), environment=variables)
+            mark_fresh(environment, requirements)
     return python
 
 
 def node_clients(npm: str) -> Path:
     """The folder of the Node scripts, with its packages."""
-    modules, lock_file = NODE_FOLDER / "node_modules", NODE_FOLDER / "package-lock.json"
+    return node_packages(npm, NODE_FOLDER, "the Node clients")
+
+
+def node_packages(npm: str, folder: Path, what: str, *afterwards: str) -> Path:
+    """The folder, with the packages of its lock file, or else of its package.json, which then names whole versions.
+
+    `afterwards` is a command that makes them ready.
+    """
+    modules, pins = folder / "node_modules", folder / "package-lock.json"
+    command = ["ci"]
+    if not pins.exists():
+        pins, command = folder / "package.json", ["install", "--no-package-lock"]
     with locked(modules):
-        if is_stale(modules, lock_file):
-            say("the Node clients, into tests/clients/node/node_modules")
-            # Without the packages' own install scripts: none of them is needed.
-            run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(NODE_FOLDER))
-            mark_fresh(modules, lock_file)
-    return NODE_FOLDER
+        if is_stale(modules, pins):
+            say(f"{what}, into {modules.relative_to(ROOT)}")
+            # Without the packages' own install scripts: hardly one is needed.
+            run(npm, *command, "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
+            if afterwards:
+                run(*afterwards)
+            mark_fresh(modules, pins)
+    return folder
 
 
 def find_uv() -> str:
@@ -78,8 +109,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def run(*command: str) -> None:
-    result = subprocess.run(command, timeout=INSTALL_SECONDS_MAX, check=False, env=dict(os.environ))
+def run(*command: str, environment: Mapping[str, str] = os.environ) -> None:
+    result = subprocess.run(command, timeout=INSTALL_SECONDS_MAX, check=False, env=dict(environment))
     assert result.returncode == 0, f"{' '.join(command)} failed; the lines above say why"
 
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 
+from engine.demo import MODEL_DIR
+
 MODEL = "farebox/demo"
 PRICE_IN, PRICE_OUT = Decimal("0.59"), Decimal("0.79")  # US dollars per million tokens, from the shipped card
 
@@ -31,17 +33,20 @@ NATIVE_INPUT, NATIVE_TEXT = "The capital of France is", " Paris."
 # The engine fails after these words.
 BROKEN_QUESTION, BROKEN_ANSWER = "What breaks an engine?", "A missing"
 
+# The scripted engine is silent before some answers: their streams have pings, which the client must pass over.
+PING_SECONDS, SILENCE = 0.05, {"sleep": 0.2}
+
 SCRIPT = {
     "request": [
         {"match": "sunny", "steps": [{"emit": WEATHER_ANSWER}]},
-        {"match": WEATHER_QUESTION, "steps": [{"call": "get_weather", "arguments": '{"city": "Paris"}'}]},
+        {"match": WEATHER_QUESTION, "steps": [SILENCE, {"call": "get_weather", "arguments": '{"city": "Paris"}'}]},
         {"match": PERSON_CALL_QUESTION, "steps": [{"call": "Person", "arguments": json.dumps(PERSON)}]},
         {"match": PERSON_QUESTION, "steps": [{"emit": json.dumps(PERSON)}]},
         {"match": WHO, "steps": [{"emit": YOU}]},
         {"match": NAME, "steps": [{"emit": NICE}]},
-        {"match": QUESTION, "steps": [{"emit": ANSWER}]},
-        {"match": BROKEN_QUESTION, "steps": [{"emit": BROKEN_ANSWER}, {"fail": "broken"}]},
-        {"match": NATIVE_INPUT, "steps": [{"emit": NATIVE_TEXT}]},
+        {"match": QUESTION, "steps": [SILENCE, {"emit": ANSWER}]},
+        {"match": BROKEN_QUESTION, "steps": [{"emit": BROKEN_ANSWER}, SILENCE, {"fail": "broken"}]},
+        {"match": NATIVE_INPUT, "steps": [SILENCE, {"emit": NATIVE_TEXT}]},
     ]
 }
 
@@ -56,6 +61,8 @@ def for_clients(url: str, key: str, poor_key: str) -> dict[str, object]:
         "model": MODEL,
         "wrong_model": "farebox/dem",
         "question": QUESTION,
+        "answer": ANSWER,
+        "tokenizer": str(MODEL_DIR),
         "name": NAME,
         "who": WHO,
         "weather_question": WEATHER_QUESTION,

@@ -99,3 +99,38 @@ def test_response_format_makes_json(server: Server) -> None:
     text = answer.json()["choices"][0]["text"]
     assert text[:3].isdigit()
     assert text[3:] == "x"
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1])
+def test_a_prompts_log_probabilities_are_those_it_was_generated_with(client: OpenAI, max_tokens: int) -> None:
+    """What evaluation tools compare answers by. Nothing of such a prompt comes from the prefix cache."""
+    written = client.completions.create(model=DEMO, prompt=TEXT, max_tokens=12, temperature=0, logprobs=1).choices[0]
+    assert written.logprobs is not None
+    whole = TEXT + written.text
+    for _ in range(2):
+        answer = client.completions.create(model=DEMO, prompt=whole, max_tokens=max_tokens, echo=True, logprobs=1)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    assert (answer.usage.prompt_tokens_details.cached_tokens, answer.usage.completion_tokens) == (0, max_tokens)
+    scored = answer.choices[0]
+    assert scored.text.startswith(whole)
+    logprobs = scored.logprobs
+    assert logprobs is not None
+    tokens, numbers, tops = logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs
+    assert tokens is not None
+    assert numbers is not None
+    assert tops is not None
+    assert numbers[0] is tops[0] is None
+    assert len(tokens) == len(numbers) == len(tops) == answer.usage.prompt_tokens + max_tokens
+    end = answer.usage.prompt_tokens
+    assert tokens[end - 12 : end] == written.logprobs.tokens
+    # The batch was another one: the last digits may differ.
+    assert numbers[end - 12 : end] == pytest.approx(written.logprobs.token_logprobs, abs=0.05)
+    assert [max(top.values()) for top in tops[end - 12 : end]] == numbers[end - 12 : end]
+
+
+def test_token_ids_are_scored_as_they_are(client: OpenAI) -> None:
+    answer = client.completions.create(model=DEMO, prompt=[[5, 300, 301], [5]], max_tokens=0, echo=True, logprobs=0)
+    assert [len(choice.logprobs.tokens or ()) for choice in answer.choices if choice.logprobs] == [3, 1]
+    assert answer.choices[1].logprobs is not None
+    assert answer.choices[1].logprobs.token_logprobs == [None]

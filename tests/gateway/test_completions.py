@@ -176,10 +176,10 @@ async def test_max_tokens_zero_echoes_and_generates_nothing(server: GatewayServe
 
 
 async def test_absent_max_tokens_take_the_cards_default_within_the_context(server: GatewayServer) -> None:
-    served = server.gateway.fleet.find(DEMO)
+    served = server.gateway.fleet.find(DEMO, 1)
     prompt = await served.renderer.text("a b c")
     assert fit_to_context(served, prompt, None, "prompt") == 16384
-    served = server.gateway.fleet.find(LLAMA2)
+    served = server.gateway.fleet.find(LLAMA2, 1)
     assert fit_to_context(served, prompt, None, "prompt") == 4096 - 3
 
 
@@ -209,7 +209,6 @@ NO_PROMPTS: tuple[Any, ...] = (
     [
         ({"prompt": "a", "suffix": "b"}, 400, "suffix", "fill in the middle"),
         ({"prompt": "a", "best_of": 2}, 422, "best_of", "equal `n`"),
-        ({"prompt": "a", "echo": True, "logprobs": 1}, 422, "echo", "log probabilities of the prompt"),
         ({"prompt": "a", "logprobs": 6}, 422, "logprobs", "5"),
         ({"prompt": "a", "logprobs": True}, 422, "logprobs", "true"),
         ({"prompt": "a", "logprobs": -1}, 422, "logprobs", "0"),

@@ -11,7 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
+import gateway.batches.tables
+import gateway.console.table
+import gateway.files.table
 import gateway.idempotency.table
+import gateway.models.adapter_store
 import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
 from storage.database import Database

@@ -1,0 +1,72 @@
+"""A model card, and the model that is made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from engine.adapters import Adapter
+from engine.base import ChatFormat, EngineSpec
+from gateway.models.card_price import CardPrice
+from gateway.models.parameters import Profile
+from gateway.models.tiers import CardTier
+from gateway.setting_types import Precision
+from pricing.price import Price
+from pricing.tier import Tier
+
+Task = Literal["generate", "embed"]
+PrefixCache = Literal["shared", "account", "key"]
+
+
+class Card(BaseModel):
+    """One model as it is offered. Lengths are in tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=200)
+    source: str = Field(min_length=1)
+    precision: Precision = "auto"
+    context_length: int = Field(gt=0)
+    default_max_tokens: int = Field(gt=0)
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template: str | None = None
+    hold_forced_calls: bool = True
+    task: Task = "generate"
+    prefix_cache: PrefixCache = "shared"  # who shares the prefixes that the engine keeps
+    profile: str
+    description: str = ""
+    tags: list[str] = Field(default_factory=list)
+    price: CardPrice
+    tiers: dict[Literal["flex", "priority"], CardTier] = Field(default_factory=dict)
+    batch_discount: str | None = Field(None, pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")
+    engine: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A card made ready: its prices in picodollars, its parameter ranges, and what its engine must load."""
+
+    name: str
+    card: Card
+    prices: Mapping[Tier, Price]
+    profile: Profile
+    engine: EngineSpec
+    chat_format: ChatFormat
+    adapter: Adapter | None = None
+    base: str | None = None  # the model that the adapter is for
+    account_id: int | None = None  # whose alone it is; None: everybody's
+
+    @property
+    def price(self) -> Price:
+        """Of the default tier."""
+        return self.prices[Tier.DEFAULT]
+
+    @property
+    def context_length(self) -> int:
+        return self.card.context_length
+
+    def visible_to(self, account_id: int) -> bool:
+        """Whether this account may know of it."""
+        return self.account_id is None or self.account_id == account_id
