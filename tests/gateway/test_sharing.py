@@ -33,7 +33,7 @@ class TellingEngine(ScriptedEngine):
     """Writes down what a request's prompt and its generation are told."""
 
     def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
-        return Telling(chat_format)
+        return Telling(chat_format, self.vocabulary)
 
     async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
         told.append(("tokens", request.cache_salt))
