@@ -105,8 +105,8 @@ async def test_the_one_limit_of_before_goes_on_where_it_stood(empty: Database) -
     """From revision 0002: a limit with something spent and something running, entries, and sums older than those."""
     day, reserved_at = 1_795_132_800_000, 1_795_176_100_000
     columns = (
-        "process_id, account_id, key_id, model, route, end_user, price_input, price_output, price_cached_input, amount, "
-        "started_at, reserved_at, prompt_tokens, cached_tokens, completion_tokens"
+        "process_id, account_id, key_id, model, route, end_user, price_input, price_output, price_cached_input, "
+        "amount, started_at, reserved_at, prompt_tokens, cached_tokens, completion_tokens"
     )
     request = f"'p', 1, 1, 'demo', 'chat', 'ada', 1, 1, 1, 30, 0, {reserved_at}, 1, 0, 2"
     statements = (
