@@ -34,6 +34,7 @@ from engine.errors import (
 from engine.json_text import mended, whole_characters
 from engine.load import EngineLoad
 from engine.script import RequestScript, Script, Step
+from engine.scripted_deltas import joined
 from engine.scripted_renderer import ScriptedRenderer
 from engine.scripted_seats import Seats
 from engine.scripted_vocabulary import WORD, ScriptedVocabulary, tokens_of
@@ -117,7 +118,7 @@ class ScriptedGeneration(Generation):
         prompt = self._prompt_logprobs()
         async for delta in self._deltas(index):
             delta.prompt_logprobs, prompt = prompt, None
-            whole = delta if whole is None or self._request.stream else _joined(whole, delta)
+            whole = delta if whole is None or self._request.stream else joined(whole, delta)
             if self._request.stream:
                 self._give(delta)
         if whole is not None and not self._request.stream:
@@ -308,20 +309,3 @@ class ScriptedEngine:
     async def check(self) -> None:
         if self._state is not EngineState.READY:
             raise EngineDead(f"The scripted engine is {self._state.value}.")
-
-
-def _joined(whole: Delta, more: Delta) -> Delta:
-    """Two deltas of one choice as one; the pieces of a tool call become one piece."""
-    calls = {call.index: call for call in whole.tool_calls}
-    for call in more.tool_calls:
-        held = calls.get(call.index)
-        if held is not None:
-            call = ToolCallDelta(call.index, held.id, held.name, held.arguments + call.arguments)
-        calls[call.index] = call
-    more.tool_calls = tuple(calls.values())
-    more.text = whole.text + more.text
-    more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
-    more.prompt_logprobs = whole.prompt_logprobs
-    if whole.logprobs or more.logprobs:
-        more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
-    return more

@@ -30,7 +30,31 @@ OTHER_CODES = (
 
 def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     """Give the gateway's registry its readings."""
-    metrics, ledger, pipeline, fleet = gateway.metrics, gateway.ledger, gateway.pipeline, gateway.fleet
+    metrics, ledger = gateway.metrics, gateway.ledger
+    _register_models(gateway)
+    metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
+    metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
+    metrics.gauge(
+        "farebox_large_requests_waiting",
+        "Large requests that are read and made into prompts, or wait for it.",
+        [],
+        lambda: {(): gateway.large_bodies.waiting},
+    )
+    metrics.gauge("farebox_tasks", "Tasks of the event loop.", [], lambda: {(): len(asyncio.all_tasks())})
+    metrics.gauge(
+        "farebox_accounts_by_spent",
+        "Accounts with a limit or credit of which at least this share is spent or reserved.",
+        ["at_least"],
+        budgets.readings,
+        "max",  # every process counts the same accounts
+    )
+    _register_batches(gateway)
+    metrics.start_at_zero({model.name: tuple(model.prices) for model in gateway.catalog}, rejection_codes())
+
+
+def _register_models(gateway: Gateway) -> None:
+    """By model, and by tier where requests are counted."""
+    metrics, pipeline, fleet = gateway.metrics, gateway.pipeline, gateway.fleet
     idle = Load()
 
     def names() -> list[str]:
@@ -72,24 +96,6 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     metrics.gauge(
         "farebox_engine_lag_seconds", "The age of the engine's tokens when they are passed on.", ["model"], lags, "max"
     )
-    metrics.gauge("farebox_ledger_unsettled", "Settlements not durable yet.", [], lambda: {(): ledger.unsettled})
-    metrics.gauge("farebox_reservations_open", "Neither settled nor void.", [], lambda: {(): ledger.running})
-    metrics.gauge(
-        "farebox_large_requests_waiting",
-        "Large requests that are read and made into prompts, or wait for it.",
-        [],
-        lambda: {(): gateway.large_bodies.waiting},
-    )
-    metrics.gauge("farebox_tasks", "Tasks of the event loop.", [], lambda: {(): len(asyncio.all_tasks())})
-    metrics.gauge(
-        "farebox_accounts_by_spent",
-        "Accounts with a limit or credit of which at least this share is spent or reserved.",
-        ["at_least"],
-        budgets.readings,
-        "max",  # every process counts the same accounts
-    )
-    _register_batches(gateway)
-    metrics.start_at_zero(tiers(), rejection_codes())
 
 
 def _register_batches(gateway: Gateway) -> None:
