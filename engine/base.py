@@ -16,6 +16,7 @@ from engine.tokens import TokenLogprobs, Vocabulary
 JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
 
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
+ModelTask = Literal["generate", "embed", "score"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
@@ -37,8 +38,9 @@ class EngineState(enum.Enum):
 class EngineSpec:
     """Which weights to load and how. Model cards with equal specs share one engine.
 
-    `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost.
+    `source` is a folder or a hub id; `context_length` is in tokens; with `fit_context` it may be less, where the memory
+    doesn't hold the weights' own; `options` are fields of vLLM's `AsyncEngineArgs`, checked at start; `grammars` bounds
+    what clients' schemas may cost; `task` is what the weights do: write text, make embeddings, or score pairs.
     """
 
     source: str
@@ -46,11 +48,20 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    fit_context: bool = False
+    task: ModelTask = "generate"
 
-    @property
-    def embeds(self) -> bool:
-        """Whether the weights make embeddings, and no text: vLLM's pooling runner."""
-        return self.options.get("runner") == "pooling"
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model's files say of it. `chats` says whether it has a chat template, and the parsers are vLLM's that fit
+    its family."""
+
+    task: ModelTask
+    context_length: int
+    chats: bool = False
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,8 @@ class Conversation:
 
     `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
     message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands.
+    messages came in, `schema_field` where in a tool of the request its schema stands. Without
+    `opens_answer` the prompt ends with the last message.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -100,6 +112,7 @@ class Conversation:
     continue_final: bool = False
     param: str = "messages"
     schema_field: str = "function.parameters"
+    opens_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +186,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """One prompt to be embedded; `dimensions` asks for a shorter vector than the model's own."""
+    """One prompt to be embedded; `dimensions` asks for a shorter vector than the model's own.
+
+    Where the engine scores, the prompt is a pair, and the vector its one score.
+    """
 
     request_id: str
     prompt: Prompt
@@ -263,11 +279,20 @@ class Renderer(Protocol):
     async def chat(self, conversation: Conversation) -> Prompt:
         """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
-        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do).
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
+        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do) or without.
 
         Raises PromptError about the field `param`.
         """
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        """What an engine that scores is asked, as the model was taught. Raises PromptError about the field `param`."""
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         """Raises PromptError about the field `param` if an id is outside the vocabulary."""
@@ -277,6 +302,12 @@ class Renderer(Protocol):
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         """The prompt's tokens."""
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """As they stand in the vocabulary."""
+
+    def decoded(self, prompt: Prompt) -> str:
+        """All of its tokens as text, special ones too."""
 
 
 class Engine(Protocol):
@@ -318,7 +349,10 @@ class Engine(Protocol):
         iterated, GenerationFailed or EngineDead."""
 
     async def embed(self, request: EmbeddingRequest) -> Generation:
-        """One Delta with the embedding, where `spec.embeds`; no other engine is asked. Raises as `generate` does."""
+        """One Delta with the embedding or the score, as `spec.task` has it; no engine that generates is asked.
+
+        Raises as `generate` does.
+        """
 
     async def check(self) -> None:
         """Raises EngineDead when the engine is gone."""

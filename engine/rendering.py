@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pydantic import PrivateAttr
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,7 @@ from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFor
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
+from engine.pairs import Pairs
 from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
 from engine.vllm_internals.constraining import Constraining, HeldTools
@@ -37,6 +39,7 @@ _log = logging.getLogger("farebox.engine")
 # Without a limit the exact length comes back; the gateway compares it with the context.
 _CHAT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
 _TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=True)
+_BARE_TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
 
 
 class _Request(ChatCompletionRequest):
@@ -81,6 +84,7 @@ class Rendered:
     context: ChatContext | None = None
     reasoning_ended: bool | None = None
     reasoning_parser_kwargs: dict[str, object] | None = None
+    second_from: int | None = None  # of a pair: where the second text's tokens begin, for models that look at it
 
 
 def _with_held_tools(parser_class: type[Parser]) -> type[Parser]:
@@ -180,10 +184,17 @@ class VLLMRenderer:
             known = template_error(error, conversation)
             raise known or translate(error, param=conversation.param) from error
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
         await take_turns()
+        params = _TEXT if special_tokens else _BARE_TEXT
         try:
-            (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
+            (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], params)
         except PromptTooLong as error:
             error.param = param
             raise
@@ -193,6 +204,19 @@ class VLLMRenderer:
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(structured_outputs=await self._constraining.response(response_format))
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        await take_turns()
+        try:
+            engine_input, second_from = await self._pairs.render(query, document)
+        except BARE as error:
+            raise translate(error, param=param) from error
+        token_ids = engine_input["prompt_token_ids"]
+        return Prompt(len(token_ids), Rendered(engine_input, token_ids, second_from=second_from))
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self._core, self._format.chat_template)
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         if len(ids) > self._core.model_config.max_model_len:
@@ -213,6 +237,12 @@ class VLLMRenderer:
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         return rendered(prompt).token_ids
 
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        return [str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def decoded(self, prompt: Prompt) -> str:
+        return str(self._tokenizer.decode(rendered(prompt).token_ids, skip_special_tokens=False))
+
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
     ) -> _Request:
@@ -230,7 +260,7 @@ class VLLMRenderer:
             structured_outputs=response_format,
             reasoning_effort=conversation.reasoning_effort,
             chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
-            add_generation_prompt=not conversation.continue_final,
+            add_generation_prompt=conversation.opens_answer and not conversation.continue_final,
             continue_final_message=conversation.continue_final,
         )
 

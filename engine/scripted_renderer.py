@@ -25,8 +25,17 @@ class ScriptedRenderer:
         lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
         return await self.text("\n".join(lines))
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
         return Prompt(len(WORD.findall(text)), text)
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        return await self.text(f"{query} {document}")
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         if 0 < len(ids) <= IDS_MAX and not 0 <= min(ids) <= max(ids) < VOCABULARY:
@@ -39,3 +48,9 @@ class ScriptedRenderer:
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         return [self._vocabulary.id_of(word.encode()) for word in WORD.findall(str(prompt.handle))]
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        return [self._vocabulary.token(token_id).text for token_id in ids]
+
+    def decoded(self, prompt: Prompt) -> str:
+        return "".join(self.token_names([int(word) for word in str(prompt.handle).split()]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.setting_types import (
+    CardFields,
     CollectorURL,
     EngineOptions,
     LogFormat,
@@ -67,6 +68,11 @@ class Settings(BaseModel):
         description="Names of the model cards to serve, separated by commas; `all` serves every card.",
     )
     cards: Paths = Field((), description="TOML files with model cards of your own, separated by commas.")
+    card: CardFields | None = Field(
+        None,
+        description="One more model card, as JSON with the fields of a card file; it is served. `farebox serve MODEL` "
+        "makes it from the model.",
+    )
     source: str | None = Field(
         None, description="Weights (folder, hub id or `demo`) that take the place of every served card's own."
     )

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.base import ChatFormat, EngineSpec
+from engine.base import ChatFormat, EngineSpec, ModelTask
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.errors.suggestions import nearest
@@ -23,7 +23,7 @@ from gateway.setting_types import Precision
 from gateway.settings import Settings
 from pricing.price import Price
 
-Task = Literal["generate", "embed"]
+Task = ModelTask
 PrefixCache = Literal["shared", "account", "key"]
 
 ALL = "all"
@@ -53,6 +53,7 @@ class Card(BaseModel):
     source: str = Field(min_length=1)
     precision: Precision = "auto"
     context_length: int = Field(gt=0)
+    fit_context: bool = False  # a shorter one, where the memory doesn't hold the weights' own
     default_max_tokens: int = Field(gt=0)
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
@@ -113,14 +114,9 @@ class Catalog:
 
 
 def load_catalog(settings: Settings) -> Catalog:
-    """The cards that the settings ask for, from the shipped file and the operator's. Raises CatalogError."""
-    cards = {card.name: card for card in shipped_cards()}
-    profiles = dict(shipped_profiles())
-    for path in settings.cards:
-        document = _document(path)
-        profiles |= _profiles(document, str(path), profiles)
-        cards |= {card.name: card for card in _cards(document, path)}
-    wanted = list(cards) if settings.models == (ALL,) else list(settings.models)
+    """The cards that the settings ask for, of all that they know. Raises CatalogError."""
+    cards, profiles = known_cards(settings)
+    wanted = wanted_names(settings, cards)
     if not wanted:
         raise CatalogError(f"FAREBOX_MODELS names no model. The cards are: {', '.join(cards)}.")
     for name in wanted:
@@ -130,6 +126,28 @@ def load_catalog(settings: Settings) -> Catalog:
             raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
     models = [_ready(cards[name], settings, profiles) for name in wanted]
     return Catalog(_share_engines(models))
+
+
+def known_cards(settings: Settings) -> tuple[dict[str, Card], dict[str, Profile]]:
+    """The shipped cards and profiles, with those of the operator's files and FAREBOX_CARD. Raises CatalogError."""
+    cards = {card.name: card for card in shipped_cards()}
+    profiles = dict(shipped_profiles())
+    for path in settings.cards:
+        document = _document(path)
+        profiles |= _profiles(document, str(path), profiles)
+        cards |= {card.name: card for card in _cards(document, path)}
+    if settings.card is not None:
+        cards |= {card.name: card for card in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
+    return cards, profiles
+
+
+def wanted_names(settings: Settings, cards: Mapping[str, Card]) -> list[str]:
+    """A card of its own setting is served, beside those that are asked for by name."""
+    if settings.models == (ALL,):
+        return list(cards)
+    own = [] if settings.card is None else [str(settings.card.get("name"))]
+    named = settings.models if settings.card is None or "models" in settings.model_fields_set else ()
+    return list(dict.fromkeys([*own, *named]))
 
 
 def shipped_cards() -> list[Card]:
@@ -214,8 +232,6 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         )
     # `engine` says how to place the card's own weights. Other weights come with no such demands.
     options = dict(card.engine) if settings.source is None else {}
-    if card.task == "embed":
-        options["runner"] = "pooling"
     if settings.traces_url is not None:
         options.setdefault("otlp_traces_endpoint", settings.traces_url)
     source = settings.source or card.source
@@ -223,6 +239,8 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         source=str(MODEL_DIR) if source == DEMO_SOURCE else source,
         precision=settings.precision or card.precision,
         context_length=card.context_length,
+        fit_context=card.fit_context,
+        task=card.task,
         options=options | dict(settings.engine),
         grammars=GrammarLimits(
             seconds=settings.grammar_seconds_max,
@@ -243,7 +261,9 @@ def _share_engines(models: list[Model]) -> list[Model]:
     """
 
     def settings_of(model: Model) -> str:
-        return repr((model.engine.source, model.engine.precision, sorted(model.engine.options.items())))
+        engine = model.engine
+        how = (engine.source, engine.precision, engine.fit_context, engine.task)
+        return repr((how, sorted(engine.options.items())))
 
     longest: dict[str, int] = {}
     for model in models:
