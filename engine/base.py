@@ -7,7 +7,7 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from engine.grammar.tried import GrammarLimits
@@ -162,6 +162,16 @@ class Sampling:
         if "stop" in own:
             own["stop"] = tuple(own["stop"])
         return cls(max_tokens, **own, more={name: value for name, value in values.items() if name not in _OWN})
+
+    def fields(self) -> dict[str, Any]:
+        """By the engine's names, as JSON can say them; of its own, those that aren't at their defaults."""
+        found: dict[str, Any] = {"max_tokens": self.max_tokens}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            if one.name != "more" and value != default:
+                found[one.name] = list(value) if isinstance(value, tuple) else value
+        return found | dict(self.more)
 
 
 _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}

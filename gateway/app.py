@@ -14,7 +14,20 @@ from gateway.errors.responses import on_http_exception
 from gateway.request.auth import AuthMiddleware
 from gateway.request.context import ContextMiddleware
 from gateway.request.edge import EdgeMiddleware
-from gateway.routes import admin, anthropic, documents, embeddings, health, models, native, openai, responses, usage
+from gateway.routes import (
+    admin,
+    anthropic,
+    documents,
+    embeddings,
+    health,
+    models,
+    native,
+    openai,
+    responses,
+    scoring,
+    tokens,
+    usage,
+)
 from gateway.routes.endpoint import Generating
 from gateway.settings import SettingsError
 from gateway.state import Gateway
@@ -95,6 +108,12 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/usage", usage.get_usage),
         Route("/v1/requests/{id}", usage.get_request),
         Route("/v1/me/rate_limit", usage.get_rate_limit),
+        # vLLM's, which stand beside /v1 there.
+        Route("/tokenize", Generating(tokens.tokenize), methods=["POST"]),
+        Route("/detokenize", Generating(tokens.detokenize), methods=["POST"]),
+        Route("/score", Generating(scoring.score), methods=["POST"]),
+        Route("/rerank", Generating(scoring.rerank), methods=["POST"]),
+        Route("/v2/rerank", Generating(scoring.rerank), methods=["POST"]),
         *admin.routes(),
     ]
     for prefix in OPENAI_PREFIXES:
@@ -103,6 +122,11 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
             Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
             Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
+            Route(f"{prefix}/chat/completions/render", Generating(tokens.render_chat), methods=["POST"]),
+            Route(f"{prefix}/completions/render", Generating(tokens.render_completion), methods=["POST"]),
+            Route(f"{prefix}/responses/input_tokens", Generating(tokens.input_tokens), methods=["POST"]),
+            Route(f"{prefix}/score", Generating(scoring.score), methods=["POST"]),
+            Route(f"{prefix}/rerank", Generating(scoring.rerank), methods=["POST"]),
             Route(f"{prefix}/models", models.list_models),
             Route(f"{prefix}/models/{{model:path}}", models.get_model),
         ]

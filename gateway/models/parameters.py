@@ -16,7 +16,7 @@ import annotated_types
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
-Route = Literal["chat", "completions", "responses", "messages", "native", "embeddings"]
+Route = Literal["chat", "completions", "responses", "messages", "native", "embeddings", "score", "tokenize"]
 Section = Literal["openai", "native"]
 Number = int | float
 

@@ -33,9 +33,11 @@ answers HEAD too. Every error has the shape of the schema `Error`.
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
     "Embeddings": "Texts into vectors, where a model that does this is served.",
+    "Scores": "How well texts go together, where a model that does this is served.",
     "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
+    "Tokens": "What a prompt comes to, before it is sent.",
     "Models": "What is served, for how much, with which parameters.",
     "Usage": "What your key spent, and what it may.",
     "Administration": "Accounts, keys and money. Needs an admin key; with any other, these paths aren't there.",
@@ -191,7 +193,7 @@ class _Schemas:
         if not issubclass(body, RequestBody):
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
-        able = [model for model in self.catalog if model.card.task == operation.task]
+        able = [model for model in self.catalog if operation.task in (None, model.card.task)]
         if not able:
             return self.add(body)
         for model in able:

@@ -1,9 +1,11 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from engine.base import ModelTask
 from gateway.models.catalog import Model
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
@@ -11,8 +13,10 @@ from gateway.protocol.checks import with_ranges
 from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
+from gateway.protocol.scoring import RerankBody
 from gateway.schemas import openai as answers
 from gateway.schemas.embeddings import Embeddings
+from gateway.schemas.scoring import Ranking
 from pricing.price import Price
 
 PICODOLLARS_PER_CENT = 10**10
@@ -60,7 +64,8 @@ class TokenPricing(TypedDict):
     rate_per_input_token_cached: float
 
 
-Kind = Literal["text-generation", "embeddings"]
+Kind = Literal["text-generation", "embeddings", "reranker"]
+KINDS: Mapping[ModelTask, Kind] = {"generate": "text-generation", "embed": "embeddings", "score": "reranker"}
 
 
 class CatalogEntry(TypedDict):
@@ -122,7 +127,7 @@ def model_card(model: Model, created: int) -> ModelCard:
 
 def catalog_entry(model: Model) -> CatalogEntry:
     card, price = model.card, model.price
-    kind: Kind = "embeddings" if card.task == "embed" else "text-generation"
+    kind = KINDS[card.task]
     return {
         "model_name": model.name,
         "type": kind,
@@ -146,7 +151,8 @@ def catalog_entry(model: Model) -> CatalogEntry:
 
 def catalog_model(model: Model) -> CatalogModel:
     """With the schemas that the checks of this model are made from."""
-    return {**catalog_entry(model), "schemas": _embedding(model) if model.card.task == "embed" else _generating(model)}
+    schemas = {"generate": _generating, "embed": _embedding, "score": _scoring}
+    return {**catalog_entry(model), "schemas": schemas[model.card.task](model)}
 
 
 def _embedding(model: Model) -> ModelSchemas:
@@ -155,6 +161,16 @@ def _embedding(model: Model) -> ModelSchemas:
             "path": "/v1/openai/embeddings",
             "input": _named(body_schema(EmbeddingsBody, model), model),
             "output": schema_of(Embeddings),
+        }
+    }
+
+
+def _scoring(model: Model) -> ModelSchemas:
+    return {
+        "openai": {
+            "path": "/v1/openai/rerank",
+            "input": _named(body_schema(RerankBody, model), model),
+            "output": schema_of(Ranking),
         }
     }
 
@@ -186,7 +202,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:
         some: JSONSchema = {"type": "array", "minItems": 1}
-        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": body.NO_CALLS})]
+        none: JSONSchema = {"tool_choice": body.NO_CALLS} if "tool_choice" in properties else {"tools": {"maxItems": 0}}
+        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, none)]
     return schema
 
 
