@@ -40,6 +40,8 @@ EXPOSED_HEADERS = (
     "openai-processing-ms",
     "retry-after",
     "x-should-retry",
+    "deprecation",
+    "sunset",
     *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
 )
 

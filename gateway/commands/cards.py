@@ -28,7 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_settings(new, ["precision", "engine"])
     new.set_defaults(run=_new)
     check = actions.add_parser("check", help="whether cards are right, and how much GPU memory they take")
-    check.add_argument("card", metavar="CARD", help="the name of a model card, or a file of them")
+    check.add_argument("checked", metavar="CARD", help="the name of a model card, or a file of them")
     check.add_argument("--gpu", choices=sorted(GPU_BYTES), default="H100", help="the type of GPU. Default: H100.")
     check.add_argument("--gpus", type=int, help="how many; default: what the card's parallel sizes ask for")
     check.add_argument("--config", type=Path, metavar="FILE", help="the config.json of weights that aren't here")
@@ -74,14 +74,14 @@ def _check(options: argparse.Namespace) -> int:
     """Exit status 1 where one request of a card's full context has no room."""
     options.models = None
     settings = settings_of(options)
-    if options.card == ALL:
+    if options.checked == ALL:
         raise CatalogError("`farebox cards check` looks at one card or a file; `farebox cards list` shows the names.")
-    path = Path(options.card)
+    path = Path(options.checked)
     if path.suffix == ".toml" or path.is_file():
         names = tuple(card.name for card in read_cards(path))
         settings = settings.model_copy(update={"models": names, "cards": (*settings.cards, path)})
     else:
-        settings = settings.model_copy(update={"models": (options.card,)})
+        settings = settings.model_copy(update={"models": (options.checked,)})
     found = [(model, _fit(model, options)) for model in load_catalog(settings)]
     show_rows([_row(model, options, fit) for model, fit in found], options.json, "The file has no model cards.")
     if not options.json:
@@ -105,7 +105,7 @@ def _fit(model: Model, options: argparse.Namespace) -> Fit | None:
     try:
         geometry = geometry_of(spec.source, options.config)
     except EngineStartError:
-        if Path(options.card).suffix != ".toml":
+        if Path(options.checked).suffix != ".toml":
             raise
         return None
     return fit(spec, geometry, GPU_BYTES[options.gpu], gpus)

@@ -18,6 +18,7 @@ from engine.base import ChatFormat, EngineSpec, ModelTask
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.errors.suggestions import nearest
+from gateway.models.life import Life
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.setting_types import Precision
 from gateway.settings import Settings
@@ -44,10 +45,16 @@ class CardPrice(BaseModel):
     cached_input: str | None = None
 
 
-class Card(BaseModel):
-    """One model as it is offered. Lengths are in tokens."""
+class Alias(Life):
+    """Another name of a model, which is billed and limited as the one that it names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    name: str = Field(min_length=1, max_length=200)
+    alias_of: str
+    description: str = ""
+
+
+class Card(Life):
+    """One model as it is offered. Lengths are in tokens."""
 
     name: str = Field(min_length=1, max_length=200)
     source: str = Field(min_length=1)
@@ -85,16 +92,35 @@ class Model:
 
 
 class Catalog:
-    """The models that this gateway serves, by name, in the order they were asked for."""
+    """The models that this gateway serves, by name, in the order they were asked for, and their other names."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], aliases: Iterable[Alias] = ()) -> None:
         self._models = {model.name: model for model in models}
+        self.aliases = {alias.name: alias for alias in aliases if alias.alias_of in self._models}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
     def get(self, name: str) -> Model | None:
-        return self._models.get(name)
+        """By its own name or another."""
+        alias = self.aliases.get(name)
+        return self._models.get(name if alias is None else alias.alias_of)
+
+    @property
+    def profiles(self) -> dict[str, Profile]:
+        """By every name."""
+        models = {name: self.get(name) for name in (*self._models, *self.aliases)}
+        return {name: model.profile for name, model in models.items() if model is not None}
+
+    def aliases_of(self, model: Model) -> list[Alias]:
+        return [alias for alias in self.aliases.values() if alias.alias_of == model.name]
+
+    def life(self, name: str) -> Life | None:
+        """The end of this name: an alias's own, or its model's."""
+        alias, model = self.aliases.get(name), self.get(name)
+        if alias is not None and alias.deprecated is not None:
+            return alias
+        return model.card if model is not None else None
 
     @property
     def names(self) -> list[str]:
@@ -110,38 +136,44 @@ class Catalog:
         return specs
 
     def nearest(self, name: str) -> str | None:
-        return nearest(name, self._models)
+        return nearest(name, [*self._models, *self.aliases])
 
 
 def load_catalog(settings: Settings) -> Catalog:
     """The cards that the settings ask for, of all that they know. Raises CatalogError."""
-    cards, profiles = known_cards(settings)
-    wanted = wanted_names(settings, cards)
+    entries, profiles = known_cards(settings)
+    cards = {name: entry for name, entry in entries.items() if isinstance(entry, Card)}
+    aliases = {name: entry for name, entry in entries.items() if isinstance(entry, Alias)}
+    for alias in aliases.values():
+        if alias.alias_of not in cards:
+            raise CatalogError(f'The alias "{alias.name}" names "{alias.alias_of}", and there is no such model card.')
+    wanted = _wanted_names(settings, cards)
     if not wanted:
         raise CatalogError(f"FAREBOX_MODELS names no model. The cards are: {', '.join(cards)}.")
+    wanted = list(dict.fromkeys(aliases[name].alias_of if name in aliases else name for name in wanted))
     for name in wanted:
         if name not in cards:
-            near = difflib.get_close_matches(name, cards, n=1)
+            near = difflib.get_close_matches(name, entries, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
             raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
     models = [_ready(cards[name], settings, profiles) for name in wanted]
-    return Catalog(_share_engines(models))
+    return Catalog(_share_engines(models), aliases.values())
 
 
-def known_cards(settings: Settings) -> tuple[dict[str, Card], dict[str, Profile]]:
+def known_cards(settings: Settings) -> tuple[dict[str, Card | Alias], dict[str, Profile]]:
     """The shipped cards and profiles, with those of the operator's files and FAREBOX_CARD. Raises CatalogError."""
-    cards = {card.name: card for card in shipped_cards()}
+    entries: dict[str, Card | Alias] = {card.name: card for card in shipped_cards()}
     profiles = dict(shipped_profiles())
     for path in settings.cards:
         document = _document(path)
         profiles |= _profiles(document, str(path), profiles)
-        cards |= {card.name: card for card in _cards(document, path)}
+        entries |= {entry.name: entry for entry in _entries(document, path)}
     if settings.card is not None:
-        cards |= {card.name: card for card in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
-    return cards, profiles
+        entries |= {entry.name: entry for entry in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
+    return entries, profiles
 
 
-def wanted_names(settings: Settings, cards: Mapping[str, Card]) -> list[str]:
+def _wanted_names(settings: Settings, cards: Iterable[str]) -> list[str]:
     """A card of its own setting is served, beside those that are asked for by name."""
     if settings.models == (ALL,):
         return list(cards)
@@ -153,18 +185,20 @@ def wanted_names(settings: Settings, cards: Mapping[str, Card]) -> list[str]:
 def shipped_cards() -> list[Card]:
     """The cards of the pages, and the demo model's."""
     text = resources.files("gateway").joinpath("models/cards/models.toml").read_text(encoding="utf-8")
-    return _parse(tomllib.loads(text), "cards/models.toml")
+    return [entry for entry in _parse(tomllib.loads(text), "cards/models.toml") if isinstance(entry, Card)]
 
 
 def read_cards(path: Path) -> list[Card]:
     """The cards of one TOML file; a relative `source` folder is relative to the file. Raises CatalogError."""
-    return _cards(_document(path), path)
+    return [entry for entry in _entries(_document(path), path) if isinstance(entry, Card)]
 
 
-def _cards(document: Mapping[str, object], path: Path) -> list[Card]:
+def _entries(document: Mapping[str, object], path: Path) -> list[Card | Alias]:
     return [
-        card.model_copy(update={"source": str(path.parent / card.source)}) if card.source.startswith(".") else card
-        for card in _parse(document, str(path))
+        entry.model_copy(update={"source": str(path.parent / entry.source)})
+        if isinstance(entry, Card) and entry.source.startswith(".")
+        else entry
+        for entry in _parse(document, str(path))
     ]
 
 
@@ -186,7 +220,7 @@ def _profiles(document: Mapping[str, object], where: str, known: Mapping[str, Pr
         raise CatalogError(f"{where}: {error}") from None
 
 
-def _parse(document: Mapping[str, object], where: str) -> list[Card]:
+def _parse(document: Mapping[str, object], where: str) -> list[Card | Alias]:
     for name in document:
         if name not in ("model", "profile"):
             raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
@@ -198,20 +232,22 @@ def _parse(document: Mapping[str, object], where: str) -> list[Card]:
     return [_card(table, index, where) for index, table in enumerate(tables)]
 
 
-def _card(table: Mapping[str, object], index: int, where: str) -> Card:
+def _card(table: Mapping[str, object], index: int, where: str) -> Card | Alias:
     label = f'card "{table.get("name", index + 1)}" in {where}'
+    kind: type[Card] | type[Alias] = Alias if "alias_of" in table else Card
     try:
-        return Card.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
         first = _first_fault(error)
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), Card.model_fields, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else f" The fields are: {', '.join(Card.model_fields)}."
+            near = difflib.get_close_matches(str(first["loc"][-1]), kind.model_fields, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else f" The fields are: {', '.join(kind.model_fields)}."
             raise CatalogError(f'The {label} has an unknown field "{field}".{hint}') from None
         if first["type"] == "missing":
             raise CatalogError(f'The {label} has no "{field}"; add it.') from None
-        raise CatalogError(f'The {label} has a wrong "{field}": {first["msg"]}.') from None
+        what = f'a wrong "{field}"' if field else "fields that don't go together"
+        raise CatalogError(f"The {label} has {what}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> Model:

@@ -202,6 +202,7 @@ class _Schemas:
         references = []
         for schema, models in alike.values():
             names = [model.name for model in models]
+            names += [alias.name for model in models for alias in self.catalog.aliases_of(model)]
             schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}{self._endings[names[0]]}"
             if "model" in schema["properties"]:
                 schema["properties"]["model"]["enum"] = names

@@ -40,7 +40,7 @@ class Documents:
         """A model of the catalog with its schemas."""
         found = self._catalog.get(name)
         assert found is not None
-        return page.to_json(catalog_model(found))
+        return page.to_json(catalog_model(found, self._catalog.aliases.get(name)))
 
     @cached_property
     def html(self) -> bytes:

@@ -141,7 +141,7 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = {model.name: model.profile for model in gateway.catalog}
+        profiles = gateway.catalog.profiles
         job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
@@ -153,6 +153,8 @@ class Generating:
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
+        if (life := gateway.catalog.life(name)) is not None:
+            exchange.context.headers += life.headers()
         served = gateway.fleet.find(name)
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self._operation, gateway.catalog)

@@ -6,7 +6,8 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from engine.base import ModelTask
-from gateway.models.catalog import Model
+from gateway.models.catalog import Alias, Model
+from gateway.models.life import Life, unix
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -31,16 +32,24 @@ class Pricing(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say."""
+    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say.
+
+    `deprecated` is the day from which the name is, `sunset` the day from which it answers 404, as ISO 8601 has them.
+    """
 
     description: str
     context_length: int
     max_tokens: int
     pricing: Pricing
     tags: list[str]
+    deprecated: NotRequired[str]
+    sunset: NotRequired[str]
+    replaced_by: NotRequired[str]
 
 
 class ModelCard(TypedDict):
+    """`root` is the model itself, where `id` is another name of it."""
+
     id: str
     object: Literal["model"]
     created: int
@@ -69,7 +78,10 @@ KINDS: Mapping[ModelTask, Kind] = {"generate": "text-generation", "embed": "embe
 
 
 class CatalogEntry(TypedDict):
-    """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision."""
+    """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision.
+
+    `deprecated` is from when on, in seconds since 1970.
+    """
 
     model_name: str
     type: Kind
@@ -80,8 +92,8 @@ class CatalogEntry(TypedDict):
     max_tokens: int
     default_max_tokens: int
     quantization: str
-    deprecated: None
-    replaced_by: None
+    deprecated: int | None
+    replaced_by: str | None
     private: Literal[0]
 
 
@@ -105,34 +117,46 @@ class CatalogModel(CatalogEntry):
     schemas: ModelSchemas
 
 
-def model_card(model: Model, created: int) -> ModelCard:
-    """OpenAI's model object, with DeepInfra's `metadata`."""
-    card = model.card
-    return {
-        "id": model.name,
+def model_card(model: Model, created: int, alias: Alias | None = None) -> ModelCard:
+    """OpenAI's model object, with DeepInfra's `metadata`; under another name, that name's."""
+    card, name = model.card, model.name if alias is None else alias.name
+    made: ModelCard = {
+        "id": name,
         "object": "model",
         "created": created,
-        "owned_by": model.name.partition("/")[0],
+        "owned_by": name.partition("/")[0],
         "root": model.name,
         "parent": None,
         "metadata": {
-            "description": card.description,
+            "description": (alias and alias.description) or card.description,
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
             "tags": card.tags,
         },
     }
+    life = _life(model, alias)
+    if life.deprecated is not None:
+        made["metadata"]["deprecated"] = life.deprecated.isoformat()
+    if life.sunset is not None:
+        made["metadata"]["sunset"] = life.sunset.isoformat()
+    if life.replaced_by is not None:
+        made["metadata"]["replaced_by"] = life.replaced_by
+    return made
 
 
-def catalog_entry(model: Model) -> CatalogEntry:
-    card, price = model.card, model.price
+def _life(model: Model, alias: Alias | None) -> Life:
+    return alias if alias is not None and alias.deprecated is not None else model.card
+
+
+def catalog_entry(model: Model, alias: Alias | None = None) -> CatalogEntry:
+    card, price, life = model.card, model.price, _life(model, alias)
     kind = KINDS[card.task]
     return {
-        "model_name": model.name,
+        "model_name": model.name if alias is None else alias.name,
         "type": kind,
         "reported_type": kind,
-        "description": card.description,
+        "description": (alias and alias.description) or card.description,
         "tags": card.tags,
         "pricing": {
             "type": "tokens",
@@ -143,16 +167,16 @@ def catalog_entry(model: Model) -> CatalogEntry:
         "max_tokens": card.context_length,
         "default_max_tokens": card.default_max_tokens,
         "quantization": model.engine.precision,
-        "deprecated": None,
-        "replaced_by": None,
+        "deprecated": None if life.deprecated is None else unix(life.deprecated),
+        "replaced_by": life.replaced_by,
         "private": 0,
     }
 
 
-def catalog_model(model: Model) -> CatalogModel:
+def catalog_model(model: Model, alias: Alias | None = None) -> CatalogModel:
     """With the schemas that the checks of this model are made from."""
     schemas = {"generate": _generating, "embed": _embedding, "score": _scoring}
-    return {**catalog_entry(model), "schemas": schemas[model.card.task](model)}
+    return {**catalog_entry(model, alias), "schemas": schemas[model.card.task](model)}
 
 
 def _embedding(model: Model) -> ModelSchemas:
