@@ -48,6 +48,8 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     _check_options(spec.options)
     options = dict(spec.options)
     options.pop("disable_log_stats", None)
+    if spec.task != "generate":
+        options.setdefault("runner", "pooling")
     if current_platform.is_cpu():
         if torch.cpu.get_capabilities().get("amx_tile"):
             options.setdefault("worker_cls", "engine.vllm_internals.cpu_worker.AMXWorker")
@@ -72,7 +74,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         "model": spec.source,
         "dtype": _DTYPES[spec.precision],
         "quantization": _quantization(spec),
-        "max_model_len": spec.context_length,
+        "max_model_len": -1 if spec.fit_context else spec.context_length,  # -1: as much as the memory holds
     }
     return AsyncEngineArgs(**arguments)
 

@@ -7,7 +7,7 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from engine.adapters import Adapter, TakesAdapters
@@ -15,12 +15,13 @@ from engine.conversations import ChatFormat as ChatFormat
 from engine.conversations import Conversation as Conversation
 from engine.conversations import JSONValue as JSONValue
 from engine.conversations import ResponseFormat as ResponseFormat
-from engine.grammar.tried import GrammarLimits
 from engine.load import EngineLoad
-from engine.tokenizing import TokenizingLimits
+from engine.spec import EngineSpec as EngineSpec
+from engine.spec import ModelFacts as ModelFacts
+from engine.spec import ModelTask as ModelTask
+from engine.spec import Precision as Precision
 from engine.tokens import TokenLogprobs, Vocabulary
 
-Precision = Literal["fp8", "fp16", "bf16", "auto"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
@@ -37,28 +38,6 @@ class EngineState(enum.Enum):
     READY = "ready"
     DEAD = "dead"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """Which weights to load and how. Model cards with equal specs share one engine.
-
-    `source` is a folder or a hub id; `context_length` is in tokens; `options` are fields of vLLM's
-    `AsyncEngineArgs`, checked at start; `grammars` bounds what clients' schemas may cost. `adapters` are there at once.
-    """
-
-    source: str
-    precision: Precision = "auto"
-    context_length: int | None = None
-    options: Mapping[str, JSONValue] = field(default_factory=dict)
-    grammars: GrammarLimits = field(default_factory=GrammarLimits)
-    adapters: tuple[Adapter, ...] = ()
-    tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
-
-    @property
-    def embeds(self) -> bool:
-        """Whether the weights make embeddings, and no text: vLLM's pooling runner."""
-        return self.options.get("runner") == "pooling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +88,16 @@ class Sampling:
             own["stop"] = tuple(own["stop"])
         return cls(max_tokens, **own, more={name: value for name, value in values.items() if name not in _OWN})
 
+    def fields(self) -> dict[str, Any]:
+        """By the engine's names, as JSON can say them; of its own, those that aren't at their defaults."""
+        found: dict[str, Any] = {"max_tokens": self.max_tokens}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            if one.name != "more" and value != default:
+                found[one.name] = list(value) if isinstance(value, tuple) else value
+        return found | dict(self.more)
+
 
 _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 
@@ -137,7 +126,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """One prompt to be embedded; `dimensions` asks for a shorter vector than the model's own."""
+    """One prompt to be embedded; `dimensions` asks for a shorter vector than the model's own.
+
+    Where the engine scores, the prompt is a pair, and the vector its one score.
+    """
 
     request_id: str
     prompt: Prompt
@@ -228,11 +220,20 @@ class Renderer(Protocol):
     async def chat(self, conversation: Conversation) -> Prompt:
         """Raises PromptError or UnsupportedFeature. Doesn't check the context's length: the gateway does."""
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
-        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do).
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
+        """The text as it is, with the tokenizer's special tokens in front (a BOS, as vLLM's completions do) or without.
 
         Raises PromptError about the field `param`.
         """
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        """What an engine that scores is asked, as the model was taught. Raises PromptError about the field `param`."""
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         """Raises PromptError about the field `param` if an id is outside the vocabulary."""
@@ -242,6 +243,12 @@ class Renderer(Protocol):
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         """The prompt's tokens."""
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """As they stand in the vocabulary."""
+
+    def decoded(self, prompt: Prompt) -> str:
+        """All of its tokens as text, special ones too."""
 
 
 class Engine(TakesAdapters, Protocol):
@@ -287,7 +294,10 @@ class Engine(TakesAdapters, Protocol):
         iterated, GenerationFailed or EngineDead."""
 
     async def embed(self, request: EmbeddingRequest) -> Generation:
-        """One Delta with the embedding, where `spec.embeds`; no other engine is asked. Raises as `generate` does."""
+        """One Delta with the embedding or the score, as `spec.task` has it; no engine that generates is asked.
+
+        Raises as `generate` does.
+        """
 
     async def check(self) -> None:
         """Raises EngineDead when the engine is gone."""

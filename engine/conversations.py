@@ -44,7 +44,7 @@ class Conversation:
     messages came in, `schema_field` where in a tool its schema stands; `schema_places`, if any, say the whole of it for
     each tool. Calls of the functions in `held` keep to their schemas as far as that can be, `strict` or not.
     `thinking_tokens_max` is how many tokens the model may think; an engine that can't end a model's thinking names it
-    in `Prompt.left_out`.
+    in `Prompt.left_out`. Without `opens_answer` the prompt ends with the last message.
     """
 
     messages: Sequence[Mapping[str, JSONValue]]
@@ -60,3 +60,4 @@ class Conversation:
     thinking_tokens_max: int | None = None
     schema_places: Sequence[str] = ()
     held: Collection[str] = ()
+    opens_answer: bool = True

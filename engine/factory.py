@@ -2,12 +2,13 @@
 
 import importlib.util
 
-from engine.base import Engine, EngineSpec
+from engine.base import Engine, EngineSpec, ModelFacts
 from engine.errors import EngineStartError
 from engine.script import load_script
 from engine.scripted import ScriptedEngine
 from engine.seat import Seat
 from engine.shared import SharedEngine
+from engine.starting import prepare
 
 SCRIPTED = "scripted:"
 
@@ -35,6 +36,17 @@ def share_engine(spec: EngineSpec, front_ends: int) -> SharedEngine | None:
         return None
     _require_vllm()
     return SharedEngine(spec, front_ends)
+
+
+def model_facts(spec: EngineSpec) -> ModelFacts:
+    """What the weights' own files say; takes as long as importing vLLM. Raises EngineStartError."""
+    if spec.source.startswith(SCRIPTED):
+        raise EngineStartError("A script says nothing of itself; serve it with a model card, and FAREBOX_SOURCE.")
+    _require_vllm()
+    prepare(spec)
+    from engine.model_facts import facts_of
+
+    return facts_of(spec)
 
 
 def _require_vllm() -> None:

@@ -11,7 +11,7 @@ from vllm.inputs import EngineInput
 
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
-from engine.embedding import EmbeddedEmbedding
+from engine.embedding import EmbeddedEmbedding, check_task
 from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
@@ -30,9 +30,10 @@ class LoadedEngine:
     """Blocks until the weights are loaded. Raises EngineStartError and whatever vLLM raises."""
 
     def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
-        self._embeds = spec.embeds
+        self._task = spec.task
         envs.disable_envs_cache()  # an engine that came first may have enabled it
         self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat, spec.tokenizing)
+        check_task(spec, self.core.model_config)
         self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
@@ -69,7 +70,7 @@ class LoadedEngine:
         envs.enable_envs_cache()
         bos = self.core.renderer.get_bos_token_id() or 0
         prompt = self.renderer(ChatFormat()).token_ids([bos])
-        if self._embeds:
+        if self._task != "generate":
             await anext(self.embed(EmbeddingRequest("warm-up", prompt)))
             return
         async for _ in await self.generate(

@@ -3,9 +3,9 @@
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 
-from pydantic import PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionRequest,
@@ -24,8 +24,10 @@ from engine.base import THINKING_BUDGET, ChatFormat, Conversation, JSONValue, Pr
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
+from engine.pairs import Pairs
 from engine.parsing import ChatContext
-from engine.sampling import UNCONSTRAINED, Constraints
+from engine.rendering_request import Rendered, RenderingRequest, with_held_tools
+from engine.sampling import Constraints
 from engine.template_variables import check_variables
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
@@ -34,67 +36,8 @@ from engine.vllm_internals.renderer import take_turns
 _log = logging.getLogger("farebox.engine")
 
 # Without a limit the exact length comes back; the gateway compares it with the context.
-_CHAT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
 _TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=True)
-
-
-class _Request(ChatCompletionRequest):
-    """vLLM's request, built with `model_construct`.
-
-    `held_tools` are the tools as a grammar is made of them; the prompt shows `tools`.
-
-    Everything in it has been validated once, and pydantic's second look at each message costs more than rendering a
-    short conversation. The parts whose types vLLM looks at (tools, tool choice) are validated into their classes.
-    """
-
-    _held_tools: list[ChatCompletionToolsParam] | None = PrivateAttr(None)
-
-    def build_tok_params(self, model_config: object) -> TokenizeParams:
-        return _CHAT
-
-    @classmethod
-    def of(cls, held_tools: list[ChatCompletionToolsParam] | None, **values: object) -> "_Request":
-        """`model_construct` from a copy of the defaults; pydantic looks them up anew each time, which takes 0.5 ms."""
-        made = _DEFAULTS.model_copy(update={name: [] for name in _EMPTY_LISTS} | values)
-        made._held_tools = held_tools
-        return made
-
-
-_DEFAULTS = _Request.model_construct(messages=[])
-
-_EMPTY_LISTS = [name for name, value in _DEFAULTS.__dict__.items() if value == []]
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """The handle of a prompt: vLLM's input, and what generating and parsing need to know."""
-
-    engine_input: EngineInput
-    token_ids: list[int]
-    text: str | None = None
-    constraints: Constraints = UNCONSTRAINED
-    context: ChatContext | None = None
-    reasoning_ended: bool | None = None
-    reasoning_parser_kwargs: dict[str, object] | None = None
-
-
-def _with_held_tools(parser_class: type[Parser]) -> type[Parser]:
-    """The parser, which makes the grammar of calls from the request's `held_tools`."""
-
-    class HoldingParser(parser_class):
-        def adjust_request(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
-            held = request._held_tools if isinstance(request, _Request) else None
-            if held is None:
-                return super().adjust_request(request)
-            shown, request.tools = request.tools, held
-            try:
-                adjusted: ChatCompletionRequest = super().adjust_request(request)
-            finally:
-                request.tools = shown
-            adjusted.tools = shown
-            return adjusted
-
-    return HoldingParser
+_BARE_TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
 
 
 class VLLMRenderer:
@@ -129,7 +72,7 @@ class VLLMRenderer:
                 f"tokenizer of {core.model_config.model!r} ({cause}); name other parsers in the model card."
             ) from error
         if self._online.parser is not None:
-            self._online.parser = _with_held_tools(self._online.parser)
+            self._online.parser = with_held_tools(self._online.parser)
 
     @property
     def chats(self) -> bool:
@@ -181,10 +124,17 @@ class VLLMRenderer:
             known = template_error(error, conversation)
             raise known or translate(error, param=conversation.param) from error
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
         await take_turns()
+        params = _TEXT if special_tokens else _BARE_TEXT
         try:
-            (engine_input,) = await self._core.rendering.render_cmpl_async([TextPrompt(prompt=text)], _TEXT)
+            (engine_input,) = await self._core.rendering.render_cmpl_async([TextPrompt(prompt=text)], params)
         except PromptTooLong as error:
             error.param = param
             raise
@@ -194,6 +144,19 @@ class VLLMRenderer:
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(structured_outputs=await self._constraining.response(response_format))
         return Prompt(len(token_ids), Rendered(engine_input, token_ids, text=text, constraints=constraints))
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        await take_turns()
+        try:
+            engine_input, second_from = await self._pairs.render(query, document)
+        except BARE as error:
+            raise translate(error, param=param) from error
+        token_ids = engine_input["prompt_token_ids"]
+        return Prompt(len(token_ids), Rendered(engine_input, token_ids, second_from=second_from))
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self._core, self._format.chat_template)
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         if len(ids) > self._core.model_config.max_model_len:
@@ -214,15 +177,21 @@ class VLLMRenderer:
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         return rendered(prompt).token_ids
 
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        return [str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def decoded(self, prompt: Prompt) -> str:
+        return str(self._tokenizer.decode(rendered(prompt).token_ids, skip_special_tokens=False))
+
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
-    ) -> _Request:
+    ) -> RenderingRequest:
         check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
-        return _Request.of(
+        return RenderingRequest.of(
             held.tools if held is not None else None,
             messages=own_messages(conversation.messages, conversation.param),
             tools=tools,
@@ -231,13 +200,13 @@ class VLLMRenderer:
             structured_outputs=response_format,
             reasoning_effort=conversation.reasoning_effort,
             chat_template_kwargs=dict(conversation.chat_template_kwargs) or None,
-            add_generation_prompt=not conversation.continue_final,
+            add_generation_prompt=conversation.opens_answer and not conversation.continue_final,
             continue_final_message=conversation.continue_final,
         )
 
     def _rendered(
         self,
-        request: _Request,
+        request: RenderingRequest,
         constraint: StructuredOutputsParams | None,
         thinking_tokens_max: int | None,
         engine_input: EngineInput,

@@ -279,8 +279,9 @@ class ScriptedEngine:
         return await self._begin(request)
 
     async def embed(self, request: EmbeddingRequest) -> ScriptedGeneration:
-        """The vector is the prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer."""
-        vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)][: request.dimensions]
+        """The vector is the prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer; the score is the first."""
+        dimensions = 1 if self._spec.task == "score" else request.dimensions
+        vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)][:dimensions]
         silent = GenerationRequest(
             request.request_id, request.prompt, Sampling(max_tokens=0), stream=False, priority=request.priority
         )

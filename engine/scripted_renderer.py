@@ -28,8 +28,17 @@ class ScriptedRenderer:
         thinks = conversation.thinking_tokens_max is None or self._format.reasoning_parser is not None
         return prompt if thinks else replace(prompt, left_out=(THINKING_BUDGET,))
 
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
         return Prompt(len(WORD.findall(text)), text)
+
+    async def pair(self, query: str, document: str, param: str) -> Prompt:
+        return await self.text(f"{query} {document}")
 
     def token_ids(self, ids: Sequence[int], param: str = "prompt") -> Prompt:
         if 0 < len(ids) <= IDS_MAX and not 0 <= min(ids) <= max(ids) < VOCABULARY:
@@ -42,3 +51,9 @@ class ScriptedRenderer:
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
         return [self._vocabulary.id_of(word.encode()) for word in WORD.findall(str(prompt.handle))]
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        return [self._vocabulary.token(token_id).text for token_id in ids]
+
+    def decoded(self, prompt: Prompt) -> str:
+        return "".join(self.token_names([int(word) for word in str(prompt.handle).split()]))

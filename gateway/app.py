@@ -27,6 +27,8 @@ from gateway.routes import (
     native,
     openai,
     responses,
+    scoring,
+    tokens,
     usage,
 )
 from gateway.routes.endpoint import Generating
@@ -41,6 +43,8 @@ EXPOSED_HEADERS = (
     "openai-processing-ms",
     "retry-after",
     "x-should-retry",
+    "deprecation",
+    "sunset",
     *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
 )
 
@@ -93,6 +97,12 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/usage", usage.get_usage),
         Route("/v1/requests/{id}", usage.get_request),
         Route("/v1/me/rate_limit", usage.get_rate_limit),
+        # vLLM's, which stand beside /v1 there.
+        Route("/tokenize", Generating(tokens.tokenize), methods=["POST"]),
+        Route("/detokenize", Generating(tokens.detokenize), methods=["POST"]),
+        Route("/score", Generating(scoring.score), methods=["POST"]),
+        Route("/rerank", Generating(scoring.rerank), methods=["POST"]),
+        Route("/v2/rerank", Generating(scoring.rerank), methods=["POST"]),
         *admin.routes(),
         *admin_adapters.routes(),
     ]
@@ -104,6 +114,11 @@ def _openai_routes(prefix: str) -> list[Route]:
         Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
         Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
         Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
+        Route(f"{prefix}/chat/completions/render", Generating(tokens.render_chat), methods=["POST"]),
+        Route(f"{prefix}/completions/render", Generating(tokens.render_completion), methods=["POST"]),
+        Route(f"{prefix}/responses/input_tokens", Generating(tokens.input_tokens), methods=["POST"]),
+        Route(f"{prefix}/score", Generating(scoring.score), methods=["POST"]),
+        Route(f"{prefix}/rerank", Generating(scoring.rerank), methods=["POST"]),
         Route(f"{prefix}/files", files.upload_file, methods=["POST"]),
         Route(f"{prefix}/files", files.list_files),
         Route(f"{prefix}/files/{{id}}", files.get_file),

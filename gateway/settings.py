@@ -17,6 +17,7 @@ from gateway.setting_groups.money import MoneySettings
 from gateway.setting_groups.prompts import PromptSettings
 from gateway.setting_groups.webhooks import WebhookSettings
 from gateway.setting_types import (
+    CardFields,
     CollectorURL,
     EngineOptions,
     LogFormat,
@@ -71,6 +72,11 @@ class ServingSettings(BaseModel):
         description="Names of the model cards to serve, separated by commas; `all` serves every card.",
     )
     cards: Paths = Field((), description="TOML files with model cards of your own, separated by commas.")
+    card: CardFields | None = Field(
+        None,
+        description="One more model card, as JSON with the fields of a card file; it is served. `farebox serve MODEL` "
+        "makes it from the model.",
+    )
     source: str | None = Field(
         None, description="Weights (folder, hub id or `demo`) that take the place of every served card's own."
     )

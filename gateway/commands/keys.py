@@ -181,7 +181,7 @@ def _models(options: argparse.Namespace) -> frozenset[str] | None:
         for name in names:
             if name not in known or name == ALL:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]!r}?" if near else "`farebox catalog list` shows all."
+                hint = f"Did you mean {near[0]!r}?" if near else "`farebox cards list` shows all."
                 raise InvalidSetting(
                     f"--models names {shorten(name)}, and no model card has that name. {hint} "
                     "--unknown-models takes it all the same."

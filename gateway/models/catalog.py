@@ -20,7 +20,8 @@ from engine.grammar.tried import GrammarLimits
 from engine.tokenizing import TokenizingLimits
 from gateway.errors.suggestions import nearest
 from gateway.models.adapter_cards import FIRST_OF_CARDS, AdapterCard, adapted
-from gateway.models.model import Card, Model
+from gateway.models.life import Life
+from gateway.models.model import Alias, Card, Model
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
 from gateway.models.tiers import tier_prices
 from gateway.settings import Settings
@@ -33,26 +34,48 @@ class CatalogError(Exception):
     """A card is wrong or missing; one sentence says which, which field, and what to do."""
 
 
+Entry = Card | AdapterCard | Alias
+
+
 class Catalog:
-    """The models that this gateway serves, by name, in the order they were asked for.
+    """The models that this gateway serves, by name, in the order they were asked for, and their other names.
 
     Iterating, `names` and `nearest` are about those of the cards, which everybody may know; `added` are the adapters
     that came while the server runs.
     """
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], aliases: Iterable[Alias] = ()) -> None:
         self._models = {model.name: model for model in models}
         self.added: dict[str, Model] = {}
+        self.aliases = {alias.name: alias for alias in aliases if alias.alias_of in self._models}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
     def get(self, name: str) -> Model | None:
-        return self._models.get(name) or self.added.get(name)
+        """By its own name or another."""
+        alias = self.aliases.get(name)
+        own = name if alias is None else alias.alias_of
+        return self._models.get(own) or self.added.get(own)
 
     def card(self, name: str) -> Model | None:
         """The model of a card that is served, and no adapter that was added."""
         return self._models.get(name)
+
+    def profiles(self, account_id: int) -> dict[str, Profile]:
+        """By every name that an account may know."""
+        profiles = {model.name: model.profile for model in self.visible_to(account_id)}
+        return profiles | {alias.name: profiles[alias.alias_of] for alias in self.aliases.values()}
+
+    def aliases_of(self, model: Model) -> list[Alias]:
+        return [alias for alias in self.aliases.values() if alias.alias_of == model.name]
+
+    def life(self, name: str) -> Life | None:
+        """The end of this name: an alias's own, or its model's."""
+        alias, model = self.aliases.get(name), self.get(name)
+        if alias is not None and alias.deprecated is not None:
+            return alias
+        return model.card if model is not None else None
 
     def visible_to(self, account_id: int) -> list[Model]:
         """All that there is for an account."""
@@ -72,27 +95,50 @@ class Catalog:
         return specs
 
     def nearest(self, name: str) -> str | None:
-        return nearest(name, self._models)
+        return nearest(name, [*self._models, *self.aliases])
 
 
 def load_catalog(settings: Settings) -> Catalog:
-    """The cards that the settings ask for, from the shipped file and the operator's. Raises CatalogError."""
-    cards: dict[str, Card | AdapterCard] = {card.name: card for card in shipped_cards()}
+    """The cards that the settings ask for, of all that they know. Raises CatalogError."""
+    entries, profiles = known_cards(settings)
+    cards = {name: entry for name, entry in entries.items() if not isinstance(entry, Alias)}
+    aliases = {name: entry for name, entry in entries.items() if isinstance(entry, Alias)}
+    for alias in aliases.values():
+        if alias.alias_of not in cards:
+            raise CatalogError(f'The alias "{alias.name}" names "{alias.alias_of}", and there is no such model card.')
+    wanted = _wanted_names(settings, cards)
+    if not wanted:
+        raise CatalogError(f"FAREBOX_MODELS names no model. The cards are: {', '.join(cards)}.")
+    wanted = list(dict.fromkeys(aliases[name].alias_of if name in aliases else name for name in wanted))
+    for name in wanted:
+        if name not in cards:
+            near = difflib.get_close_matches(name, entries, n=1)
+            hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
+            raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
+    models = [_model(cards[name], cards, settings, profiles, index) for index, name in enumerate(wanted)]
+    return Catalog(_share_engines(models), aliases.values())
+
+
+def known_cards(settings: Settings) -> tuple[dict[str, Entry], dict[str, Profile]]:
+    """The shipped cards and profiles, with those of the operator's files and FAREBOX_CARD. Raises CatalogError."""
+    entries: dict[str, Entry] = {card.name: card for card in shipped_cards()}
     profiles = dict(shipped_profiles())
     for path in settings.cards:
         document = _document(path)
         profiles |= _profiles(document, str(path), profiles)
-        cards |= {card.name: card for card in _cards(document, path)}
-    wanted = list(cards) if settings.models == (ALL,) else list(settings.models)
-    if not wanted:
-        raise CatalogError(f"FAREBOX_MODELS names no model. The cards are: {', '.join(cards)}.")
-    for name in wanted:
-        if name not in cards:
-            near = difflib.get_close_matches(name, cards, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
-            raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
-    models = [_model(cards[name], cards, settings, profiles, index) for index, name in enumerate(wanted)]
-    return Catalog(_share_engines(models))
+        entries |= {entry.name: entry for entry in _entries(document, path)}
+    if settings.card is not None:
+        entries |= {entry.name: entry for entry in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
+    return entries, profiles
+
+
+def _wanted_names(settings: Settings, cards: Iterable[str]) -> list[str]:
+    """A card of its own setting is served, beside those that are asked for by name."""
+    if settings.models == (ALL,):
+        return list(cards)
+    own = [] if settings.card is None else [str(settings.card.get("name"))]
+    named = settings.models if settings.card is None or "models" in settings.model_fields_set else ()
+    return list(dict.fromkeys([*own, *named]))
 
 
 def shipped_cards() -> list[Card]:
@@ -103,16 +149,18 @@ def shipped_cards() -> list[Card]:
 
 def read_cards(path: Path) -> list[Card | AdapterCard]:
     """The cards of one TOML file; a relative folder is relative to the file. Raises CatalogError."""
-    return _cards(_document(path), path)
+    return [entry for entry in _entries(_document(path), path) if not isinstance(entry, Alias)]
 
 
-def _cards(document: Mapping[str, object], path: Path) -> list[Card | AdapterCard]:
-    def beside(card: Card | AdapterCard) -> Card | AdapterCard:
-        field = "source" if isinstance(card, Card) else "adapter"
-        folder: str = getattr(card, field)
-        return card.model_copy(update={field: str(path.parent / folder)}) if folder.startswith(".") else card
+def _entries(document: Mapping[str, object], path: Path) -> list[Entry]:
+    def beside(entry: Entry) -> Entry:
+        if isinstance(entry, Alias):
+            return entry
+        field = "source" if isinstance(entry, Card) else "adapter"
+        folder: str = getattr(entry, field)
+        return entry.model_copy(update={field: str(path.parent / folder)}) if folder.startswith(".") else entry
 
-    return [beside(card) for card in _parse(document, str(path))]
+    return [beside(entry) for entry in _parse(document, str(path))]
 
 
 def _document(path: Path) -> dict[str, object]:
@@ -133,7 +181,7 @@ def _profiles(document: Mapping[str, object], where: str, known: Mapping[str, Pr
         raise CatalogError(f"{where}: {error}") from None
 
 
-def _parse(document: Mapping[str, object], where: str) -> list[Card | AdapterCard]:
+def _parse(document: Mapping[str, object], where: str) -> list[Entry]:
     for name in document:
         if name not in ("model", "profile"):
             raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
@@ -145,9 +193,9 @@ def _parse(document: Mapping[str, object], where: str) -> list[Card | AdapterCar
     return [_card(table, index, where) for index, table in enumerate(tables)]
 
 
-def _card(table: Mapping[str, object], index: int, where: str) -> Card | AdapterCard:
+def _card(table: Mapping[str, object], index: int, where: str) -> Entry:
     label = f'card "{table.get("name", index + 1)}" in {where}'
-    kind: type[Card | AdapterCard] = AdapterCard if {"base", "adapter"} & table.keys() else Card
+    kind: type[Entry] = Alias if "alias_of" in table else AdapterCard if {"base", "adapter"} & table.keys() else Card
     try:
         return kind.model_validate(table)
     except ValidationError as error:
@@ -159,7 +207,8 @@ def _card(table: Mapping[str, object], index: int, where: str) -> Card | Adapter
             raise CatalogError(f'The {label} has an unknown field "{field}".{hint}') from None
         if first["type"] == "missing":
             raise CatalogError(f'The {label} has no "{field}"; add it.') from None
-        raise CatalogError(f'The {label} has a wrong "{field}": {first["msg"]}.') from None
+        what = f'a wrong "{field}"' if field else "fields that don't go together"
+        raise CatalogError(f"The {label} has {what}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _model(
@@ -200,8 +249,6 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         )
     # `engine` says how to place the card's own weights. Other weights come with no such demands.
     options = dict(card.engine) if settings.source is None else {}
-    if card.task == "embed":
-        options["runner"] = "pooling"
     if settings.traces_url is not None:
         options.setdefault("otlp_traces_endpoint", settings.traces_url)
     source = settings.source or card.source
@@ -209,6 +256,8 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         source=str(MODEL_DIR) if source == DEMO_SOURCE else source,
         precision=settings.precision or card.precision,
         context_length=card.context_length,
+        fit_context=card.fit_context,
+        task=card.task,
         options=options | dict(settings.engine),
         grammars=GrammarLimits(
             seconds=settings.grammar_seconds_max,
@@ -231,7 +280,9 @@ def _share_engines(models: list[Model]) -> list[Model]:
     """
 
     def settings_of(model: Model) -> str:
-        return repr((model.engine.source, model.engine.precision, sorted(model.engine.options.items())))
+        engine = model.engine
+        how = (engine.source, engine.precision, engine.fit_context, engine.task)
+        return repr((how, sorted(engine.options.items())))
 
     longest: dict[str, int] = {}
     adapters: dict[str, tuple[Adapter, ...]] = {}

@@ -9,6 +9,7 @@ from engine.base import Engine, EngineSpec, EngineState, Renderer
 from engine.log_lines import requests_come
 from gateway.errors import NotFound, Unavailable
 from gateway.models.catalog import Catalog
+from gateway.models.life import Life
 from gateway.models.model import Model
 from gateway.models.token_json import TokenJSON
 from pricing.keys import Key
@@ -86,6 +87,16 @@ class Fleet:
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
                     self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
+        for model in self.catalog:
+            if model.card.over:
+                log.warning("%s is past its sunset, and is loaded for nobody: take its card out.", model.name)
+            if (served := self._served[model.name]).context_length < model.context_length:
+                log.warning(
+                    "%s: the context is %d tokens, less than the card's %d: more has no room.",
+                    model.name,
+                    served.context_length,
+                    model.context_length,
+                )
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:
@@ -114,11 +125,15 @@ class Fleet:
         await self._engine_of[model.base].unload_adapter(model.adapter)
 
     def find(self, name: str, account_id: int) -> Served:
-        """Raises NotFound(model_not_found), also for another account's, or Unavailable while its engine is loading or
-        dead."""
-        served = self._served.get(name)
+        """By its own name or another. Raises NotFound(model_not_found), also for another account's and where its time
+        is over, and Unavailable while its engine is loading or dead."""
+        alias = self.catalog.aliases.get(name)
+        own = name if alias is None else alias.alias_of
+        served = self._served.get(own)
+        if (life := self.catalog.life(name)) is not None and life.over:
+            raise _over(name, life)
         if served is None or served.engine.state is not EngineState.READY or not served.model.visible_to(account_id):
-            return self._refuse(name, account_id)
+            return self._refuse(own, account_id)
         return served
 
     def _refuse(self, name: str, account_id: int) -> Served:
@@ -142,6 +157,13 @@ class Fleet:
             code="engine_dead",
             retry_after_seconds=30,
         )
+
+
+def _over(name: str, life: Life) -> NotFound:
+    instead = f'Use "{life.replaced_by}" instead.' if life.replaced_by else "GET /v1/models lists those that it serves."
+    return NotFound(
+        f'The model "{name}" is no longer served, since {life.sunset}. {instead}', code="model_not_found", param="model"
+    )
 
 
 def _renderer(model: Model, engine: Engine) -> Renderer:

@@ -4,30 +4,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from engine.adapters import Adapter
-from engine.base import ChatFormat, EngineSpec
+from engine.base import ChatFormat, EngineSpec, ModelTask
 from gateway.models.card_price import CardPrice
+from gateway.models.life import Life
 from gateway.models.parameters import Profile
 from gateway.models.tiers import CardTier
 from gateway.setting_types import Precision
 from pricing.price import Price
 from pricing.tier import Tier
 
-Task = Literal["generate", "embed"]
+Task = ModelTask
 PrefixCache = Literal["shared", "account", "key"]
 
 
-class Card(BaseModel):
-    """One model as it is offered. Lengths are in tokens."""
+class Alias(Life):
+    """Another name of a model, which is billed and limited as the one that it names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    name: str = Field(min_length=1, max_length=200)
+    alias_of: str
+    description: str = ""
+
+
+class Card(Life):
+    """One model as it is offered. Lengths are in tokens."""
 
     name: str = Field(min_length=1, max_length=200)
     source: str = Field(min_length=1)
     precision: Precision = "auto"
     context_length: int = Field(gt=0)
+    fit_context: bool = False  # a shorter one, where the memory doesn't hold the weights' own
     default_max_tokens: int = Field(gt=0)
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None

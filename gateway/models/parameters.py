@@ -16,7 +16,7 @@ import annotated_types
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
-Route = Literal["chat", "completions", "responses", "messages", "native", "embeddings"]
+Route = Literal["chat", "completions", "responses", "messages", "native", "embeddings", "score", "tokenize"]
 Section = Literal["openai", "native"]
 Number = int | float
 
@@ -61,7 +61,10 @@ class Parameter(BaseModel):
             case _:
                 plain = self._number()
         default = float(self.default) if self.kind == "number" and self.default is not None else self.default
-        return plain if default is not None else plain | None, FieldInfo(default=default, description=self.description)
+        annotation = plain if default is not None else plain | None
+        if self.off:
+            annotation = _annotated(annotation, BeforeValidator(functools.partial(_on, self)))
+        return annotation, FieldInfo(default=default, description=self.description)
 
     def allowed(self, name: str) -> str:
         """What is allowed, in words: `a number with 0 ≤ temperature ≤ 2`."""
@@ -87,8 +90,7 @@ class Parameter(BaseModel):
         }
         bounds = [limit(getattr(self, name)) for name, limit in limits.items() if getattr(self, name) is not None]
         finite = [AllowInfNan(False)] if self.kind == "number" else []
-        number = _annotated(int if self.kind == "integer" else float, Strict(), *finite, *bounds)
-        return _annotated(number, BeforeValidator(functools.partial(_on, self))) if self.off else number
+        return _annotated(int if self.kind == "integer" else float, Strict(), *finite, *bounds)
 
     def _items(self, item: Any) -> Any:
         # FailFast: a list of a million faults would make a million errors before the first is told.

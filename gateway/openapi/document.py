@@ -35,11 +35,13 @@ of the schema `Error`.
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
     "Embeddings": "Vectors from texts, where a model that makes them is served.",
+    "Scores": "How well texts go together, where a model that does this is served.",
     "Responses": "OpenAI's Responses API, as far as nothing needs to be kept on the server.",
     "Files": "What batches are made from, and what they come to.",
     "Batches": "Many requests at once, run where the engine has room, at a price of their own.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
+    "Tokens": "What a prompt comes to, before it is sent.",
     "Models": "Which models are served, at which prices, with which parameters.",
     "Usage": "What your key has spent, and what it may still do.",
     "Administration": "Accounts, keys and money. Needs an admin key; with any other key these paths answer 404.",
@@ -205,7 +207,7 @@ class _Schemas:
         if not issubclass(body, RequestBody):
             return self.add(body)
         alike: dict[str, tuple[Fields, list[Model]]] = {}
-        able = [model for model in self.catalog if model.card.task == operation.task]
+        able = [model for model in self.catalog if operation.task in (None, model.card.task)]
         if not able:
             return self.add(body)
         for model in able:
@@ -214,6 +216,7 @@ class _Schemas:
         references = []
         for schema, models in alike.values():
             names = [model.name for model in models]
+            names += [alias.name for model in models for alias in self.catalog.aliases_of(model)]
             schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}{self._endings[names[0]]}"
             if "model" in schema["properties"]:
                 schema["properties"]["model"]["enum"] = names

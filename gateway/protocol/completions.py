@@ -27,16 +27,16 @@ def _prompts(value: object) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list) and value:
-        if _are_token_ids(value):
+        if are_token_ids(value):
             return (tuple(value),)
         if all(isinstance(item, str) for item in value):
             return tuple(value)
-        if all(isinstance(item, list) and item and _are_token_ids(item) for item in value):
+        if all(isinstance(item, list) and item and are_token_ids(item) for item in value):
             return tuple(tuple(item) for item in value)
     raise ValueError(PROMPT_FORMS)
 
 
-def _are_token_ids(items: Sequence[object]) -> bool:
+def are_token_ids(items: Sequence[object]) -> bool:
     return all(type(item) is int and 0 <= item < TOKEN_ID_MAX for item in items)
 
 

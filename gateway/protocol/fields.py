@@ -127,6 +127,31 @@ MESSAGES = FieldTable(
 
 EMBEDDINGS = FieldTable(refused={"stream": "a vector isn't streamed"})
 
+_UNCUT = "texts aren't cut; send a shorter one"
+
+SCORE = FieldTable(
+    hints={
+        "encoding_format": "How vectors are written. A score is a number.",
+        "priority": "vLLM's: which requests come first.",
+    },
+    refused={
+        "max_tokens_per_doc": _UNCUT,
+        "max_tokens_per_query": _UNCUT,
+        "truncate_prompt_tokens": _UNCUT,
+        "instruction": "the model card's `chat_template` lays a pair out",
+        "chat_template_kwargs": "the model card's `chat_template` lays a pair out",
+        "use_activation": "a score is what the model makes of it",
+    },
+)
+
+TOKENIZE = FieldTable(
+    hints={
+        "media_io_kwargs": "vLLM's: how images are read.",
+        "mm_processor_kwargs": "vLLM's: how images are prepared.",
+    },
+    refused={"chat_template": "a request can't bring its own chat template"},
+)
+
 
 def ignored_header(names: Sequence[str]) -> tuple[bytes, bytes]:
     return HEADER.encode(), ", ".join(names).encode()

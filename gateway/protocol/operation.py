@@ -20,9 +20,9 @@ _ATTRIBUTE = "farebox_operation"
 class Operation:
     """One route for the document.
 
-    `body` is checked with the parameters of each model that does the `task`, or as it is where it has no route of
-    theirs. `query` holds the parameters of the query string as a body's fields. `answers` maps media types to the
-    TypedDict of the document, or the TypedDicts of its events, or to None for plain text. `errors` are the statuses
+    `body` is checked with the parameters of each model that does the `task` (None: of any), or as it is where it has no
+    route of theirs. `query` holds the parameters of the query string as a body's fields. `answers` maps media types to
+    the TypedDict of the document, or the TypedDicts of its events, or to None for plain text. `errors` are the statuses
     beyond those that any route has; `others` are answers with another status that aren't of the errors' shape.
     `form` holds the fields of a form (multipart/form-data) beside its `file`.
     `admitted` marks routes whose answers carry rate limits and that take an Idempotency-Key.
@@ -33,7 +33,7 @@ class Operation:
     description: str = ""
     body: type[Body] | None = None
     form: type[Body] | None = None
-    task: Task = "generate"
+    task: Task | None = "generate"
     query: type[Body] | None = None
     answers: Mapping[str, type[Any] | UnionType | None] = field(default_factory=dict)
     status: int = 200

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from gateway.models.catalog import Catalog
-from gateway.models.model import Model
+from gateway.models.model import Alias, Model
 from gateway.openapi import page
 from gateway.openapi.common import Fields
 from gateway.openapi.document import build
@@ -37,13 +37,14 @@ class Documents:
     def openapi_json(self) -> bytes:
         return page.to_json(self.openapi)
 
-    def model(self, model: Model) -> bytes:
+    def model(self, model: Model, alias: Alias | None = None) -> bytes:
         """A model of the catalog with its schemas."""
         if self._catalog.card(model.name) is not model:
             return page.to_json(catalog_model(model))  # an adapter that was added comes and goes
-        if model.name not in self._models:
-            self._models[model.name] = page.to_json(catalog_model(model))
-        return self._models[model.name]
+        name = model.name if alias is None else alias.name
+        if name not in self._models:
+            self._models[name] = page.to_json(catalog_model(model, alias))
+        return self._models[name]
 
     @cached_property
     def html(self) -> bytes:

@@ -7,7 +7,7 @@ it runs, its client is watched: when that goes away, the handler is cancelled wh
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -154,7 +154,7 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
+        profiles = gateway.catalog.profiles(exchange.key.account_id)
         job = Check(self.body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
@@ -167,6 +167,8 @@ class Generating:
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
         served = gateway.fleet.find(name, exchange.key.account_id)
+        if (life := gateway.catalog.life(name)) is not None:
+            exchange.context.headers += life.headers()
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served
@@ -177,18 +179,25 @@ def _require_allowed(key: Key, served: Served, operation: Operation, catalog: Ca
     name = served.model.name
     if not key.allows(name):
         raise ModelNotAllowed(f'This key may not use the model "{name}". Ask for a key that may.', param="model")
-    if served.model.card.task != operation.task:
-        raise InvalidRequest(
-            _wrong_task(key, name, operation.task, catalog), code="unsupported_parameter", param="model"
-        )
+    if operation.task is not None and operation.task != served.model.card.task:
+        message = _wrong_task(key, served, operation.task, catalog)
+        raise InvalidRequest(message, code="unsupported_parameter", param="model")
 
 
-def _wrong_task(key: Key, name: str, task: Task, catalog: Catalog) -> str:
-    if task == "generate":
-        return f'The model "{name}" makes embeddings and no text. Send it to /v1/embeddings.'
-    able = [model.name for model in catalog if model.card.task == "embed" and key.allows(model.name)]
+# What a model does that writes no text, and where.
+_INSTEAD: Mapping[Task, str] = {
+    "embed": "makes embeddings and no text. Send it to /v1/embeddings.",
+    "score": "scores pairs of texts and writes none. Send it to /v1/score or /v1/rerank.",
+}
+
+
+def _wrong_task(key: Key, served: Served, wanted: Task, catalog: Catalog) -> str:
+    name, does = served.model.name, served.model.card.task
+    if wanted == "generate":
+        return f'The model "{name}" {_INSTEAD[does]}'
+    able = [model.name for model in catalog if model.card.task == wanted and key.allows(model.name)]
     others = f"These can: {', '.join(able)}." if able else "No model of this gateway can."
-    return f'The model "{name}" can\'t make embeddings. {others}'
+    return f'The model "{name}" can\'t {"make embeddings" if wanted == "embed" else "score pairs of texts"}. {others}'
 
 
 class _Watch:

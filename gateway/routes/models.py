@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import InvalidParameter, NotFound
 from gateway.errors.wording import show
-from gateway.models.model import Model
+from gateway.models.model import Alias, Model
 from gateway.protocol.checks import validate
 from gateway.protocol.models import ModelsPage
 from gateway.protocol.operation import JSON, Operation, documented
@@ -32,6 +32,9 @@ from gateway.state import Gateway
 from pricing.keys import Key
 
 TAG = "Models"
+
+Named = tuple[Model, Alias | None]  # under its own name, or under another
+
 ERRORS = dict.fromkeys((401, 404, 422, 500, 503), AnthropicError)
 FOR_ANTHROPIC = "A client that sends `anthropic-version` gets Anthropic's shape, as from `/anthropic/v1/models`."
 
@@ -41,7 +44,8 @@ async def list_models(request: Request) -> JSONResponse:
     if _is_anthropics(request):
         return await list_anthropic_models(request)
     created = _gateway(request).started
-    return JSONResponse({"object": "list", "data": [model_card(model, created) for model in _allowed(request)]})
+    cards = [model_card(model, created, alias) for model, alias in _allowed(request)]
+    return JSONResponse({"object": "list", "data": cards})
 
 
 @documented(
@@ -53,9 +57,10 @@ async def list_models(request: Request) -> JSONResponse:
     )
 )
 async def get_model(request: Request) -> JSONResponse:
+    model, alias = _model(request)
     if _is_anthropics(request):
         return await get_anthropic_model(request)
-    return JSONResponse(model_card(_model(request), _gateway(request).started))
+    return JSONResponse(model_card(model, _gateway(request).started, alias))
 
 
 @documented(
@@ -79,10 +84,10 @@ async def list_anthropic_models(request: Request) -> JSONResponse:
         shown, has_more = after[: page.limit], len(after) > page.limit
     created = _gateway(request).started
     listed: AnthropicModelList = {
-        "data": [anthropic_model(model, created) for model in shown],
+        "data": [anthropic_model(model, created, alias) for model, alias in shown],
         "has_more": has_more,
-        "first_id": shown[0].name if shown else None,
-        "last_id": shown[-1].name if shown else None,
+        "first_id": _name(shown[0]) if shown else None,
+        "last_id": _name(shown[-1]) if shown else None,
     }
     return JSONResponse(listed)
 
@@ -97,12 +102,13 @@ async def list_anthropic_models(request: Request) -> JSONResponse:
     )
 )
 async def get_anthropic_model(request: Request) -> JSONResponse:
-    return JSONResponse(anthropic_model(_model(request), _gateway(request).started))
+    model, alias = _model(request)
+    return JSONResponse(anthropic_model(model, _gateway(request).started, alias))
 
 
 @documented(Operation(TAG, "The catalog, in DeepInfra's format", answers={JSON: list[CatalogEntry]}))
 async def list_catalog(request: Request) -> JSONResponse:
-    return JSONResponse([catalog_entry(model) for model in _allowed(request)])
+    return JSONResponse([catalog_entry(model, alias) for model, alias in _allowed(request)])
 
 
 @documented(
@@ -114,37 +120,49 @@ async def list_catalog(request: Request) -> JSONResponse:
     )
 )
 async def get_catalog_model(request: Request) -> Response:
-    return Response(await run_in_threadpool(documents_of(request).model, _model(request)), media_type=JSON)
+    model, alias = _model(request)
+    return Response(await run_in_threadpool(documents_of(request).model, model, alias), media_type=JSON)
+
+
+def _name(named: Named) -> str:
+    model, alias = named
+    return model.name if alias is None else alias.name
 
 
 def _is_anthropics(request: Request) -> bool:
     return "anthropic-version" in request.headers
 
 
-def _place(models: Sequence[Model], name: str, param: str) -> int:
+def _place(models: Sequence[Named], name: str, param: str) -> int:
     """Raises InvalidParameter."""
-    for place, model in enumerate(models):
-        if model.name == name:
+    for place, (model, alias) in enumerate(models):
+        if name == _name((model, alias)):
             return place
     raise InvalidParameter(f"`{param}` must be the id of a model of the list; got {show(name)}.", param=param)
 
 
-def _allowed(request: Request) -> list[Model]:
+def _allowed(request: Request) -> list[Named]:
+    """What the key may use, each name once, those whose time isn't over."""
     key: Key = request.scope["farebox.key"]
-    return [model for model in _gateway(request).catalog.visible_to(key.account_id) if key.allows(model.name)]
+    catalog = _gateway(request).catalog
+    found: list[Named] = []
+    for model in catalog.visible_to(key.account_id):
+        if key.allows(model.name) and not model.card.over:
+            found += [(model, None), *((model, alias) for alias in catalog.aliases_of(model) if not alias.over)]
+    return found
 
 
-def _model(request: Request) -> Model:
+def _model(request: Request) -> Named:
     """The model of the path. Raises NotFound."""
     name: str = request.path_params["model"]
-    found = next((model for model in _allowed(request) if model.name == name), None)
-    if found is None:
-        raise NotFound(
-            f'There is no model "{name[:200]}" for this key. GET /v1/models lists those that there are.',
-            code="model_not_found",
-            param="model",
-        )
-    return found
+    for model, alias in _allowed(request):
+        if name == _name((model, alias)):
+            return model, alias
+    raise NotFound(
+        f'There is no model "{name[:200]}" for this key. GET /v1/models lists those that there are.',
+        code="model_not_found",
+        param="model",
+    )
 
 
 def _gateway(request: Request) -> Gateway:

@@ -1,11 +1,14 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.models.model import Model
+from engine.base import ModelTask
+from gateway.models.life import Life, unix
+from gateway.models.model import Alias, Model
 from gateway.models.tiers import offered
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
@@ -13,8 +16,10 @@ from gateway.protocol.checks import with_ranges
 from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.schema import DEFINITIONS, JSONSchema, implies, schema_of
+from gateway.protocol.scoring import RerankBody
 from gateway.schemas import openai as answers
 from gateway.schemas.embeddings import Embeddings
+from gateway.schemas.scoring import Ranking
 from pricing.price import Price
 from pricing.tier import Tier
 
@@ -32,7 +37,10 @@ class Pricing(TypedDict):
 
 class ModelMetadata(TypedDict):
     """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say. `tiers` has the price
-    of each `service_tier`, and that of batches."""
+    of each `service_tier`, and that of batches.
+
+    `deprecated` is the day from which the name is, `sunset` the day from which it answers 404, as ISO 8601 has them.
+    """
 
     description: str
     context_length: int
@@ -40,9 +48,14 @@ class ModelMetadata(TypedDict):
     pricing: Pricing
     tiers: dict[Tier, Pricing]
     tags: list[str]
+    deprecated: NotRequired[str]
+    sunset: NotRequired[str]
+    replaced_by: NotRequired[str]
 
 
 class ModelCard(TypedDict):
+    """`root` is the model itself, where `id` is another name of it."""
+
     id: str
     object: Literal["model"]
     created: int
@@ -65,12 +78,12 @@ class AnthropicModel(TypedDict):
     id: str
     display_name: str
     created_at: str
-    lifecycle: Literal["active"]
+    lifecycle: Literal["active", "deprecated"]
     max_input_tokens: int | None
     max_tokens: int
     capabilities: None
-    deprecated_at: None
-    retires_at: None
+    deprecated_at: str | None
+    retires_at: str | None
     line: None
 
 
@@ -92,11 +105,15 @@ class TokenPricing(TypedDict):
     rate_per_input_token_cached: float
 
 
-Kind = Literal["text-generation", "embeddings"]
+Kind = Literal["text-generation", "embeddings", "reranker"]
+KINDS: Mapping[ModelTask, Kind] = {"generate": "text-generation", "embed": "embeddings", "score": "reranker"}
 
 
 class CatalogEntry(TypedDict):
-    """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision."""
+    """A model as DeepInfra's catalog has it. `max_tokens` is the context's length; `quantization` the precision.
+
+    `deprecated` is from when on, in seconds since 1970.
+    """
 
     model_name: str
     type: Kind
@@ -107,8 +124,8 @@ class CatalogEntry(TypedDict):
     max_tokens: int
     default_max_tokens: int
     quantization: str
-    deprecated: None
-    replaced_by: None
+    deprecated: int | None
+    replaced_by: str | None
     private: Literal[0]
 
 
@@ -132,35 +149,35 @@ class CatalogModel(CatalogEntry):
     schemas: ModelSchemas
 
 
-def anthropic_model(model: Model, created: int) -> AnthropicModel:
-    card = model.card
+def anthropic_model(model: Model, created: int, alias: Alias | None = None) -> AnthropicModel:
+    card, life, name = model.card, _life(model, alias), model.name if alias is None else alias.name
     return {
         "type": "model",
-        "id": model.name,
-        "display_name": model.name,
+        "id": name,
+        "display_name": name,
         "created_at": datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"),
-        "lifecycle": "active",
+        "lifecycle": "active" if life.deprecated is None else "deprecated",
         "max_input_tokens": card.context_length,
         "max_tokens": card.default_max_tokens,
         "capabilities": None,
-        "deprecated_at": None,
-        "retires_at": None,
+        "deprecated_at": _midnight(life.deprecated),
+        "retires_at": _midnight(life.sunset),
         "line": None,
     }
 
 
-def model_card(model: Model, created: int) -> ModelCard:
-    """OpenAI's model object, with DeepInfra's `metadata`."""
-    card = model.card
-    return {
-        "id": model.name,
+def model_card(model: Model, created: int, alias: Alias | None = None) -> ModelCard:
+    """OpenAI's model object, with DeepInfra's `metadata`; under another name, that name's."""
+    card, name = model.card, model.name if alias is None else alias.name
+    made: ModelCard = {
+        "id": name,
         "object": "model",
         "created": created,
-        "owned_by": model.name.partition("/")[0],
+        "owned_by": name.partition("/")[0],
         "root": model.base or model.name,
         "parent": model.base,
         "metadata": {
-            "description": card.description,
+            "description": (alias and alias.description) or card.description,
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
@@ -168,16 +185,32 @@ def model_card(model: Model, created: int) -> ModelCard:
             "tags": card.tags,
         },
     }
+    life = _life(model, alias)
+    if life.deprecated is not None:
+        made["metadata"]["deprecated"] = life.deprecated.isoformat()
+    if life.sunset is not None:
+        made["metadata"]["sunset"] = life.sunset.isoformat()
+    if life.replaced_by is not None:
+        made["metadata"]["replaced_by"] = life.replaced_by
+    return made
 
 
-def catalog_entry(model: Model) -> CatalogEntry:
-    card, price = model.card, model.price
-    kind: Kind = "embeddings" if card.task == "embed" else "text-generation"
+def _midnight(day: date | None) -> str | None:
+    return None if day is None else f"{day.isoformat()}T00:00:00Z"
+
+
+def _life(model: Model, alias: Alias | None) -> Life:
+    return alias if alias is not None and alias.deprecated is not None else model.card
+
+
+def catalog_entry(model: Model, alias: Alias | None = None) -> CatalogEntry:
+    card, price, life = model.card, model.price, _life(model, alias)
+    kind = KINDS[card.task]
     return {
-        "model_name": model.name,
+        "model_name": model.name if alias is None else alias.name,
         "type": kind,
         "reported_type": kind,
-        "description": card.description,
+        "description": (alias and alias.description) or card.description,
         "tags": card.tags,
         "pricing": {
             "type": "tokens",
@@ -188,15 +221,16 @@ def catalog_entry(model: Model) -> CatalogEntry:
         "max_tokens": card.context_length,
         "default_max_tokens": card.default_max_tokens,
         "quantization": model.engine.precision,
-        "deprecated": None,
-        "replaced_by": None,
+        "deprecated": None if life.deprecated is None else unix(life.deprecated),
+        "replaced_by": life.replaced_by,
         "private": 0,
     }
 
 
-def catalog_model(model: Model) -> CatalogModel:
+def catalog_model(model: Model, alias: Alias | None = None) -> CatalogModel:
     """With the schemas that the checks of this model are made from."""
-    return {**catalog_entry(model), "schemas": _embedding(model) if model.card.task == "embed" else _generating(model)}
+    schemas = {"generate": _generating, "embed": _embedding, "score": _scoring}
+    return {**catalog_entry(model, alias), "schemas": schemas[model.card.task](model)}
 
 
 def _embedding(model: Model) -> ModelSchemas:
@@ -205,6 +239,16 @@ def _embedding(model: Model) -> ModelSchemas:
             "path": "/v1/openai/embeddings",
             "input": _named(body_schema(EmbeddingsBody, model), model),
             "output": schema_of(Embeddings),
+        }
+    }
+
+
+def _scoring(model: Model) -> ModelSchemas:
+    return {
+        "openai": {
+            "path": "/v1/openai/rerank",
+            "input": _named(body_schema(RerankBody, model), model),
+            "output": schema_of(Ranking),
         }
     }
 
@@ -238,7 +282,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:
         some: JSONSchema = {"type": "array", "minItems": 1}
-        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, {"tool_choice": body.NO_CALLS})]
+        none: JSONSchema = {"tool_choice": body.NO_CALLS} if "tool_choice" in properties else {"tools": {"maxItems": 0}}
+        schema["allOf"] = [*schema["allOf"], implies({"tools": some}, none)]
     return schema
 
 

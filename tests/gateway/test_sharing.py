@@ -24,9 +24,15 @@ told: list[tuple[str | None, str | None]] = []
 
 
 class Telling(ScriptedRenderer):
-    async def text(self, text: str, response_format: ResponseFormat | None = None, param: str = "prompt") -> Prompt:
+    async def text(
+        self,
+        text: str,
+        response_format: ResponseFormat | None = None,
+        param: str = "prompt",
+        special_tokens: bool = True,
+    ) -> Prompt:
         told.append(("prompt", SHARES_WITH.get()))
-        return await super().text(text, response_format, param)
+        return await super().text(text, response_format, param, special_tokens)
 
 
 class TellingEngine(ScriptedEngine):
