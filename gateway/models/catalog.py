@@ -71,10 +71,11 @@ class Catalog:
         return [alias for alias in self.aliases.values() if alias.alias_of == model.name]
 
     def life(self, name: str) -> Life | None:
-        """The end of this name: an alias's own, or its model's."""
-        alias, model = self.aliases.get(name), self.get(name)
+        """The end of a card's name: an alias's own, or its model's."""
+        alias = self.aliases.get(name)
         if alias is not None and alias.deprecated is not None:
             return alias
+        model = self.card(name if alias is None else alias.alias_of)
         return model.card if model is not None else None
 
     def visible_to(self, account_id: int) -> list[Model]:

@@ -166,9 +166,9 @@ class Generating:
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
-        served = gateway.fleet.find(name, exchange.key.account_id)
         if (life := gateway.catalog.life(name)) is not None:
             exchange.context.headers += life.headers()
+        served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
         _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served

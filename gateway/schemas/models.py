@@ -276,7 +276,7 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
-    if "service_tier" in properties:
+    if "service_tier" in properties and body.ROUTE != "messages":  # Anthropic has words of its own
         properties["service_tier"] = {"enum": [*offered(model.prices), None], "description": TIERS_TEXT}
     for name in sorted(model.profile.lacks(body.ROUTE)):
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}

@@ -246,7 +246,7 @@ async def test_errors_are_the_sdks_own_classes(server: GatewayServer, client: an
 async def test_a_path_or_method_that_isnt_there_is_said_in_anthropics_shape(server: GatewayServer) -> None:
     async with server.client() as http:
         wrong = await http.get("/v1/messages")
-        missing = await http.post("/v1/messages/batches", json={})
+        missing = await http.post("/v1/messages/nothing", json={})
         elsewhere = await http.get("/v1/chat/completions")
     assert (wrong.status_code, wrong.json()["type"]) == (405, "error")
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
