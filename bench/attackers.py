@@ -72,8 +72,12 @@ def prepared(body: bytes) -> Callable[[int], bytes]:
     return lambda number: body
 
 
+def streams(number: int, **fields: Any) -> bytes:
+    return chat(stream=True, max_tokens=2000, ignore_eos=True, seed=number, **fields)
+
+
 def logprobs(number: int) -> bytes:
-    return chat(stream=True, logprobs=True, top_logprobs=20, max_tokens=2000, ignore_eos=True, seed=number)
+    return streams(number, logprobs=True, top_logprobs=20)
 
 
 # More than the context holds: what is measured is the gateway, not the engine at work on a long prompt.
@@ -98,6 +102,8 @@ ATTACKERS: dict[str, Callable[[], Attacker]] = {
         prepared(json.dumps({"model": MODEL_NAME, "input": TURNS, "max_output_tokens": 1}).encode()),
         RESPONSES,
     ),
+    # What 128 streams cost that ask for nothing more: what "logprobs" is to be compared with.
+    "streams": lambda: Attacker("128 plain streams", streams, connections=128),
     "logprobs": lambda: Attacker("128 streams with 20 alternatives", logprobs, connections=128),
     "refused": lambda: Attacker(
         "4 MiB that is refused, 12 at a time",

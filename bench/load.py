@@ -5,7 +5,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from openai import AsyncOpenAI
 from vllm.benchmarks.datasets import get_samples
@@ -13,21 +13,16 @@ from vllm.benchmarks.serve import TaskType, add_cli_args, benchmark
 from vllm.tokenizers import get_tokenizer
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from bench import agents
 from bench.figures import Load
 from bench.scenarios import Scenario
-
-PATH = "/v1/chat/completions"
-
-
-class Target(Protocol):
-    """An OpenAI server."""
-
-    url: str
-    key: str
+from bench.target import PATH, Target
 
 
 def prompts(scenario: Scenario, model: Path, seed: int) -> list[Any]:
     """vLLM's samples: random tokens, the same for each seed. The same prompts go to every server."""
+    if scenario.client == "agents":
+        return agents.talks(scenario, model, seed)
     if scenario.prefixes:
         wanted = [
             "--dataset-name=prefix_repetition",
@@ -51,8 +46,16 @@ def prompts(scenario: Scenario, model: Path, seed: int) -> list[Any]:
         return list(get_samples(arguments, get_tokenizer(str(model))))
 
 
+def prepare(scenario: Scenario, target: Target, model_name: str, samples: list[Any]) -> None:
+    """What has happened before the load begins. Blocks."""
+    if scenario.client == "agents":
+        agents.prepare(scenario, target, model_name, samples)
+
+
 def run(scenario: Scenario, target: Target, model_name: str, samples: list[Any], requests_per_second: float) -> Load:
     """Blocks until every request is answered."""
+    if scenario.client == "agents":
+        return agents.run(scenario, target, model_name, samples)
     if scenario.client == "sdk":
         return asyncio.run(_with_sdk(scenario, target, model_name, samples))
     with _quiet():

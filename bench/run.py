@@ -124,9 +124,11 @@ def _measure_scenario(scenario: Scenario, subjects: list[Subject], repeats: int,
     for repeat in range(repeats):
         samples = load.prompts(scenario, engine_settings.MODEL, seed=repeat)
         for subject in taking_part:
-            with _awake(subject), machine.Watch(subject.pid) as watch:
-                seen = _load(scenario, subject, samples, rate)
-                time.sleep(SETTLE_SECONDS)
+            with _awake(subject):
+                load.prepare(scenario, subject, engine_settings.MODEL_NAME, samples)
+                with machine.Watch(subject.pid) as watch:
+                    seen = _load(scenario, subject, samples, rate)
+                    time.sleep(SETTLE_SECONDS)
             figures = Figures.of(seen, watch, min(scenario.streams, scenario.requests))
             runs[subject.name].append(figures)
             if seen.failed:

@@ -21,7 +21,9 @@ class Scenario:
 
     `streams` are open at a time; with `of_capacity` requests come at random (Poisson) instead, at this part of what
     vLLM's own server managed in the same run. `prefixes` > 0: that many different beginnings of `prompt_tokens`, each
-    with an end of 64 tokens of its own. `client` is vLLM's load generator, or OpenAI's SDK for answers in one piece.
+    with an end of 64 tokens of its own. `client` is vLLM's load generator, OpenAI's SDK for answers in one piece, or
+    `bench.agents`: then `streams` are conversations, `prompt_tokens` what they grow to and `requests` the last turns of
+    all of them; `others` are plain streams beside them, whose gaps are told.
     `share` of the requests is left out with --quick.
     """
 
@@ -33,7 +35,8 @@ class Scenario:
     tokens: int = 64
     prefixes: int = 0
     of_capacity: float = 0.0
-    client: Literal["vllm", "sdk"] = "vllm"
+    others: int = 0
+    client: Literal["vllm", "sdk", "agents"] = "vllm"
     ignore_eos: bool = True
     body: JSONObject = field(default_factory=dict)
     http_only: bool = False
@@ -70,6 +73,28 @@ SCENARIOS = (
     ),
     Scenario("half-load", "Poisson arrivals at 50% of capacity", 384, 0, of_capacity=0.5),
     Scenario("high-load", "Poisson arrivals at 80% of capacity", 600, 0, of_capacity=0.8),
+    Scenario(
+        "agent",
+        "agents: the last 10 of 40 turns of 4 conversations, up to 32,000 tokens",
+        *(40, 4, 32_000, 16),
+        client="agents",
+        http_only=True,
+    ),
+    Scenario(
+        "agent-100k",
+        "agents: the last 5 of 40 turns of 2 conversations, up to 100,000 tokens",
+        *(10, 2, 100_000, 16),
+        client="agents",
+        http_only=True,
+    ),
+    Scenario(
+        "agent-others",
+        "the last 5 turns of one agent of 100,000 tokens, beside 8 plain streams whose gaps are told",
+        *(5, 1, 100_000, 16),
+        others=8,
+        client="agents",
+        http_only=True,
+    ),
     Scenario("open", "2,000 open streams of 8 tokens", 2000, 2000, tokens=8, http_only=True),
 )
 

@@ -16,6 +16,7 @@ from vllm.transformers_utils.config import get_config
 
 from engine.base import EngineSpec, JSONValue
 from engine.errors import EngineStartError
+from engine.loaded_adapters import set_options
 from engine.temperature import NAME as HIGH_TEMPERATURE
 from engine.vllm_internals.core import Statistics
 
@@ -31,7 +32,7 @@ _FIELDS = {
 # away from whatever else runs there.
 CPU_KV_CACHE_BYTES = 1 << 30
 
-# Threads that make prompts: one for the longest (`engine.vllm_internals.quick_rendering`), one for those that shall not
+# Threads that make prompts: one for the longest (`engine.vllm_internals.renderer`), one for those that shall not
 # wait for them.
 RENDERERS = 2
 
@@ -50,7 +51,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     if spec.task != "generate":
         options.setdefault("runner", "pooling")
     if current_platform.is_cpu():
-        if torch.cpu._is_amx_tile_supported():
+        if torch.cpu.get_capabilities().get("amx_tile"):
             options.setdefault("worker_cls", "engine.vllm_internals.cpu_worker.AMXWorker")
         # The engine's threads wait for each other by spinning; one core stays for whoever else has work.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
@@ -63,6 +64,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
     if options.get("runner") != "pooling":  # there vLLM may share a cache between them that isn't made for it
         options.setdefault("renderer_num_workers", RENDERERS)
     options["structured_outputs_config"] = _structured_outputs(options.get("structured_outputs_config"))
+    set_options(options, spec.adapters)
     if log_config_path is not None:
         options.setdefault("log_config_file", log_config_path)
     _check_devices(options)

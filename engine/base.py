@@ -10,15 +10,21 @@ from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from engine.adapters import Adapter, TakesAdapters
+from engine.conversations import ChatFormat as ChatFormat
+from engine.conversations import Conversation as Conversation
+from engine.conversations import JSONValue as JSONValue
+from engine.conversations import ResponseFormat as ResponseFormat
+from engine.facts import ModelTask as ModelTask
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
-JSONValue = str | int | float | bool | None | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
-
 Precision = Literal["fp8", "fp16", "bf16", "auto"]
-ModelTask = Literal["generate", "embed", "score"]
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
+
+THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
 
 # Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
 # client's own.
@@ -40,7 +46,8 @@ class EngineSpec:
 
     `source` is a folder or a hub id; `context_length` is in tokens; with `fit_context` it may be less, where the memory
     doesn't hold the weights' own; `options` are fields of vLLM's `AsyncEngineArgs`, checked at start; `grammars` bounds
-    what clients' schemas may cost; `task` is what the weights do: write text, make embeddings, or score pairs.
+    what clients' schemas may cost; `adapters` are there at once; `task` is what the weights do: write text, make
+    embeddings, or score pairs.
     """
 
     source: str
@@ -48,71 +55,10 @@ class EngineSpec:
     context_length: int | None = None
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     grammars: GrammarLimits = field(default_factory=GrammarLimits)
+    adapters: tuple[Adapter, ...] = ()
+    tokenizing: TokenizingLimits = field(default_factory=TokenizingLimits)
     fit_context: bool = False
     task: ModelTask = "generate"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a model's files say of it. `chats` says whether it has a chat template, and the parsers are vLLM's that fit
-    its family."""
-
-    task: ModelTask
-    context_length: int
-    chats: bool = False
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """How one model card turns conversations into prompts and tokens back into messages.
-
-    The parser names are vLLM's (`vllm.parser.ParserManager`); `None` means that the model has no such output.
-    `chat_template` is Jinja text; `None` takes the one that comes with the weights. With `hold_forced_calls`, a call
-    that the request forces keeps to the function's schema, `strict` or not.
-    """
-
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
-    chat_template: str | None = None
-    hold_forced_calls: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseFormat:
-    """A constraint on the output: any JSON object, JSON of a schema, or a regular expression.
-
-    `place` is where the schema or the expression stands in the request.
-    """
-
-    kind: Literal["json_object", "json_schema", "regex"]
-    json_schema: Mapping[str, JSONValue] | None = None
-    regex: str | None = None
-    place: str = "response_format"
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A chat request as far as the prompt and the parsing of the answer depend on it.
-
-    `messages`, `tools` and `tool_choice` are in OpenAI's format, already validated. With `continue_final` the last
-    message is the beginning of the answer, and the model goes on from it. `param` is the request's field that the
-    messages came in, `schema_field` where in a tool of the request its schema stands. Without
-    `opens_answer` the prompt ends with the last message.
-    """
-
-    messages: Sequence[Mapping[str, JSONValue]]
-    tools: Sequence[Mapping[str, JSONValue]] = ()
-    tool_choice: str | Mapping[str, JSONValue] = "none"
-    parallel_tool_calls: bool = True
-    response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
-    chat_template_kwargs: Mapping[str, JSONValue] = field(default_factory=dict)
-    continue_final: bool = False
-    param: str = "messages"
-    schema_field: str = "function.parameters"
-    opens_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +126,7 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -192,6 +138,7 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +267,7 @@ class Renderer(Protocol):
         """All of its tokens as text, special ones too."""
 
 
-class Engine(Protocol):
+class Engine(TakesAdapters, Protocol):
     """One set of weights, batched."""
 
     @property

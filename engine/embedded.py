@@ -5,6 +5,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine import environment
+from engine.adapters import Adapter
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest
 from engine.errors import EngineDead, EngineStartError
 from engine.seat import Seat
@@ -74,6 +75,8 @@ class EmbeddedEngine:
             self._logs = environment.EngineLogs()
             self._loaded = await self._load(self._logs.config_path)
             await self._loaded.warm_up()
+            for adapter in self._spec.adapters:
+                await self._loaded.adapters.load(adapter)
             self._logs.requests_come()
         except Exception as error:
             sentence = reason(self._spec, error, self._logs)
@@ -123,6 +126,14 @@ class EmbeddedEngine:
 
     def renderer(self, chat_format: ChatFormat) -> "VLLMRenderer":
         return self._require().renderer(chat_format)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        await self.check()
+        await self._require().adapters.load(adapter)
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        await self.check()
+        await self._require().adapters.unload(adapter)
 
     async def generate(self, request: GenerationRequest) -> "EmbeddedGeneration":
         await self.check()

@@ -2,10 +2,10 @@
 
 EngineError
 ├── EngineStartError        the engine can't be started; the sentence says what to do
+├── AdapterError            an adapter can't be served; the sentence says what to do
 ├── PromptError             this prompt can't be rendered; the client can mend it
 │   ├── PromptTooLong       it is far longer than the context; its exact length isn't known
 │   └── UnsupportedFeature  the model or its card lacks what the request needs
-├── NotInstalled            this needs a package that isn't there
 ├── EngineOverloaded        queues are full; try again later
 ├── GenerationFailed        this request failed; others may go on
 └── EngineDead              the engine is gone; only a restart of the process helps
@@ -18,6 +18,10 @@ class EngineError(Exception):
 
 class EngineStartError(EngineError):
     """The engine can't be started. The message is one sentence for the operator."""
+
+
+class AdapterError(EngineError):
+    """A LoRA adapter can't be served; the engine lives. The message is one sentence for the operator."""
 
 
 class PromptError(EngineError):
@@ -40,10 +44,6 @@ class PromptTooLong(PromptError):
 
 class UnsupportedFeature(PromptError):
     """The request needs something that this model or its card doesn't have."""
-
-
-class NotInstalled(EngineError):
-    """What was asked for needs a package that isn't installed. The message names it."""
 
 
 class EngineOverloaded(EngineError):

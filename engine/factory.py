@@ -2,8 +2,9 @@
 
 import importlib.util
 
-from engine.base import Engine, EngineSpec, ModelFacts
+from engine.base import Engine, EngineSpec
 from engine.errors import EngineStartError
+from engine.facts import ModelFacts
 from engine.script import load_script
 from engine.scripted import ScriptedEngine
 from engine.seat import Seat

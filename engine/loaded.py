@@ -9,13 +9,13 @@ import atexit
 from vllm import envs
 from vllm.inputs import EngineInput
 
-from engine import messages_format, responses_format  # noqa: F401 - with the rest of vLLM: no request waits for them
 from engine.args import engine_args, statistics
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, GenerationRequest, Sampling
 from engine.embedding import EmbeddedEmbedding, check_task
 from engine.errors import UnsupportedFeature
 from engine.failures import translate
 from engine.generation import EmbeddedGeneration
+from engine.loaded_adapters import LoadedAdapters
 from engine.rendering import VLLMRenderer, rendered
 from engine.sampling import sampling_params
 from engine.seat import Seat
@@ -23,7 +23,6 @@ from engine.temperature import VLLM_TEMPERATURE_MAX
 from engine.vllm_internals.constraining import Constraining
 from engine.vllm_internals.core import Core
 from engine.vllm_internals.outputs import Inbox
-from engine.vllm_internals.quick_rendering import quicken
 from engine.vocabulary import TokenizerVocabulary
 
 
@@ -33,12 +32,12 @@ class LoadedEngine:
     def __init__(self, spec: EngineSpec, log_config_path: str | None, seat: Seat | None = None) -> None:
         self._task = spec.task
         envs.disable_envs_cache()  # an engine that came first may have enabled it
-        self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat)
+        self.core = Core(engine_args(spec, log_config_path), statistics(spec), seat, spec.tokenizing)
         check_task(spec, self.core.model_config)
-        quicken(self.core.renderer)
         self.constraining = Constraining(self.core, spec.grammars)
         # vLLM's processes are no daemons: a process that ends without `stop` would wait for them for ever.
         atexit.register(self.shutdown, 0)
+        self.adapters = LoadedAdapters(self.core)
         self.vocabulary = TokenizerVocabulary(self.core.renderer.get_tokenizer())
 
     @property
@@ -95,12 +94,13 @@ class LoadedEngine:
         try:
             await self.core.submit(
                 request.request_id,
-                _salted(handle.engine_input, request.cache_salt),
+                _salted(handle.engine_input, request),
                 sampling_params(sampling, handle.constraints),
                 inbox,
                 trace_headers=dict(request.trace_headers),
                 reasoning_ended=handle.reasoning_ended,
                 reasoning_parser_kwargs=handle.reasoning_parser_kwargs,
+                lora_request=self.adapters.request(request.adapter),
             )
         except Exception as error:
             raise translate(error) from error
@@ -122,6 +122,7 @@ class LoadedEngine:
     def shutdown(self, seconds: float) -> None:
         """Ends vLLM's processes; blocks for at most about `seconds`."""
         atexit.unregister(self.shutdown)
+        self.core.rendering.close()
         self.core.shutdown(seconds)
 
     def close(self) -> None:
@@ -129,5 +130,9 @@ class LoadedEngine:
         self.core.engine_core.resources.ctx.destroy(linger=0)
 
 
-def _salted(engine_input: EngineInput, cache_salt: str | None) -> EngineInput:
-    return engine_input if cache_salt is None else {**engine_input, "cache_salt": cache_salt}
+def _salted(engine_input: EngineInput, request: GenerationRequest) -> EngineInput:
+    """vLLM tells adapters apart by name and folder; both may be those of one that isn't any more."""
+    salt = request.cache_salt
+    if request.adapter is not None:
+        salt = f"{request.adapter.number} {salt or ''}"
+    return engine_input if salt is None else {**engine_input, "cache_salt": salt}

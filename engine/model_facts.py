@@ -14,8 +14,9 @@ from vllm.tool_parsers import ToolParserManager
 from vllm.utils.mistral import is_mistral_tokenizer
 
 from engine.args import engine_args
-from engine.base import EngineSpec, ModelFacts, ModelTask
+from engine.base import EngineSpec
 from engine.errors import EngineStartError
+from engine.facts import ModelFacts, ModelTask
 from engine.families import REASONING, TOOL_CALLS, Row, parser_of
 from engine.starting import reason
 

@@ -67,9 +67,9 @@ class ChoiceParser:
     within a number waits for the next.
     """
 
-    def __init__(self, context: ChatContext, prompt_token_ids: Sequence[int]) -> None:
+    def __init__(self, context: ChatContext, prompt_token_ids: list[int]) -> None:
         self._context = context
-        self._prompt_token_ids = list(prompt_token_ids)
+        self._prompt_token_ids = prompt_token_ids
         self._parser = context.parser()
         self._text = ""
         self._token_ids: list[int] = []

@@ -11,7 +11,7 @@ from vllm.v1.engine.utils import bind_engine_zmq_listeners, launch_core_engines
 from engine.args import engine_args, statistics
 from engine.base import EngineSpec
 from engine.seat import Seat
-from engine.vllm_internals.core import Statistics, engine_config
+from engine.vllm_internals.core import Statistics, engine_config, take_seat
 from engine.vllm_internals.lifeline import executor_class
 
 
@@ -21,7 +21,7 @@ class EngineProcesses:
     def __init__(self, spec: EngineSpec, front_ends: int, log_config_path: str | None) -> None:
         args = engine_args(spec, log_config_path)
         if not current_platform.is_cpu():  # there vLLM takes the number for a data-parallel size, and splits the cores
-            args._api_process_count, args._api_process_rank = front_ends, -1
+            take_seat(args, front_ends, -1)
         config = engine_config(args)
         self._listeners = bind_engine_zmq_listeners(config, front_ends)
         self._launching = ExitStack()

@@ -23,7 +23,7 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 
-from engine.base import ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
+from engine.base import THINKING_BUDGET, ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
 from engine.history import calls_apart, own_messages
@@ -32,7 +32,7 @@ from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
-from engine.vllm_internals.quick_rendering import take_turns
+from engine.vllm_internals.renderer import take_turns
 
 _log = logging.getLogger("farebox.engine")
 
@@ -117,10 +117,12 @@ class VLLMRenderer:
         _check_parser("reasoning_parser", chat_format.reasoning_parser, ReasoningParserManager.list_registered())
         self._format = chat_format
         self._chats = _has_template(core, chat_format)
+        reasoning = core.vllm_config.reasoning_config
+        self._ends_thinking = chat_format.reasoning_parser is not None and reasoning is not None and reasoning.enabled
         try:
             self._online = OnlineRenderer(
                 core.model_config,
-                core.renderer,
+                core.rendering,
                 request_logger=None,
                 chat_template=chat_format.chat_template,
                 chat_template_content_format="auto",
@@ -166,7 +168,10 @@ class VLLMRenderer:
             if apart is None:
                 raise  # what the conversation was refused for as it came
         await take_turns()
-        return Prompt(len(handle.token_ids), handle, held.left_out if held is not None else ())
+        left_out = held.left_out if held is not None else ()
+        if conversation.thinking_tokens_max is not None and not self._ends_thinking:
+            left_out = (*left_out, THINKING_BUDGET)
+        return Prompt(len(handle.token_ids), handle, left_out)
 
     async def _chat(
         self, conversation: Conversation, format_: StructuredOutputsParams | None, held: HeldTools | None
@@ -177,7 +182,8 @@ class VLLMRenderer:
             if isinstance(result, ErrorResponse):
                 raise prompt_error(result.error.message, result.error.param or conversation.param)
             constraint = await self._constraining.check(request.extract_structured_outputs(), format_)
-            return self._rendered(request, constraint, result[1][0])
+            budget = conversation.thinking_tokens_max if self._ends_thinking else None
+            return self._rendered(request, constraint, budget, result[1][0])
         except EngineError:
             raise
         except Exception as error:
@@ -194,7 +200,7 @@ class VLLMRenderer:
         await take_turns()
         params = _TEXT if special_tokens else _BARE_TEXT
         try:
-            (engine_input,) = await self._core.renderer.render_cmpl_async([TextPrompt(prompt=text)], params)
+            (engine_input,) = await self._core.rendering.render_cmpl_async([TextPrompt(prompt=text)], params)
         except PromptTooLong as error:
             error.param = param
             raise
@@ -265,7 +271,11 @@ class VLLMRenderer:
         )
 
     def _rendered(
-        self, request: _Request, constraint: StructuredOutputsParams | None, engine_input: EngineInput
+        self,
+        request: _Request,
+        constraint: StructuredOutputsParams | None,
+        thinking_tokens_max: int | None,
+        engine_input: EngineInput,
     ) -> Rendered:
         token_ids = engine_input["prompt_token_ids"]
         constraints = Constraints(
@@ -274,6 +284,7 @@ class VLLMRenderer:
             spaces_between_special_tokens=request.spaces_between_special_tokens,
             include_stop_str_in_output=request.include_stop_str_in_output,
             stop_token_ids=tuple(request.stop_token_ids or ()),
+            thinking_tokens_max=thinking_tokens_max,
         )
         parser_class = self._online.parser
         if parser_class is None or not _must_parse(parser_class, request):

@@ -22,13 +22,14 @@ _SEED_END = 2**63 - 2**16
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What the chat format asks of the sampler: a grammar, and how special tokens show in the text."""
+    """What the chat format asks of the sampler: a grammar, how special tokens show in the text, an end of thinking."""
 
     structured_outputs: StructuredOutputsParams | None = None
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    thinking_tokens_max: int | None = None
 
 
 UNCONSTRAINED = Constraints()
@@ -77,6 +78,7 @@ def sampling_params(sampling: Sampling, constraints: Constraints = UNCONSTRAINED
         structured_outputs=constraints.structured_outputs,
         spaces_between_special_tokens=constraints.spaces_between_special_tokens,
         include_stop_str_in_output=constraints.include_stop_str_in_output,
+        thinking_token_budget=constraints.thinking_tokens_max,
         skip_clone=True,
     )
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 
+from engine.adapters import Adapter
 from engine.base import (
     ChatFormat,
     Delta,
@@ -211,6 +212,7 @@ class ScriptedEngine:
         self.vocabulary = ScriptedVocabulary()
         self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
+        self.adapters = {adapter.number: adapter for adapter in self._spec.adapters}
 
     @property
     def spec(self) -> EngineSpec:
@@ -250,6 +252,15 @@ class ScriptedEngine:
 
     def renderer(self, chat_format: ChatFormat) -> ScriptedRenderer:
         return ScriptedRenderer(chat_format, self.vocabulary)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Takes any, by its number."""
+        await self.check()
+        self.adapters[adapter.number] = adapter
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        await self.check()
+        self.adapters.pop(adapter.number, None)
 
     async def generate(self, request: GenerationRequest) -> ScriptedGeneration:
         return await self._begin(request)

@@ -1,8 +1,9 @@
 """Prompts of the scripted engine: text as it is, a token for each word."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from engine.base import ChatFormat, Conversation, Prompt, ResponseFormat
+from engine.base import THINKING_BUDGET, ChatFormat, Conversation, Prompt, ResponseFormat
 from engine.errors import PromptError, UnsupportedFeature
 from engine.scripted_vocabulary import WORD, ScriptedVocabulary
 
@@ -23,7 +24,9 @@ class ScriptedRenderer:
         if conversation.tools and conversation.tool_choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
         lines = [f"{message.get('role')}: {message.get('content') or ''}" for message in conversation.messages]
-        return await self.text("\n".join(lines))
+        prompt = await self.text("\n".join(lines))
+        thinks = conversation.thinking_tokens_max is None or self._format.reasoning_parser is not None
+        return prompt if thinks else replace(prompt, left_out=(THINKING_BUDGET,))
 
     async def text(
         self,

@@ -9,6 +9,11 @@ _HUB_ID = re.compile(r"[\w][\w.\-]*(/[\w][\w.\-]*)?")
 _REMOTE = re.compile(r"(s3|gs|az)://")
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether it could be one by its form."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
 def is_folder(source: str) -> bool:
     """Whether `source` is a folder; raises EngineStartError if it looks like one and can't be served.
 
@@ -16,7 +21,7 @@ def is_folder(source: str) -> bool:
     """
     path = Path(source).expanduser()
     if not path.exists():
-        if _HUB_ID.fullmatch(source) or _REMOTE.match(source):
+        if is_hub_id(source) or _REMOTE.match(source):
             return False
         raise EngineStartError(
             f"The weights folder {source!r} doesn't exist; give a folder with config.json and weights, or the id of a "

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from engine import environment
 from engine.base import EngineSpec
-from engine.errors import EngineStartError
+from engine.errors import AdapterError, EngineStartError
 from engine.sources import is_folder
 
 Made = TypeVar("Made")
@@ -63,7 +63,7 @@ async def in_daemon_thread(make: Callable[[], Made], discard: Callable[[Made], N
 
 def reason(spec: EngineSpec, error: Exception, logs: environment.EngineLogs | None) -> str:
     """What stopped the engine from starting: the first cause in whichever process it was."""
-    if isinstance(error, EngineStartError):
+    if isinstance(error, EngineStartError | AdapterError):
         return str(error)
     cause = (logs.cause() if logs is not None else None) or _last_line(error)
     if match := re.search(r"max_model_len.*?derived.*?=\s*(\d+)", f"{cause} {error}", re.DOTALL):

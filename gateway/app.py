@@ -1,6 +1,5 @@
 """The ASGI application: dependencies in, routes and middleware as lists that can be read."""
 
-from collections.abc import Mapping
 from importlib.metadata import version
 
 from starlette.applications import Starlette
@@ -8,14 +7,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.console import console
 from gateway.errors.responses import on_http_exception
 from gateway.request.auth import AuthMiddleware
 from gateway.request.context import ContextMiddleware
 from gateway.request.edge import EdgeMiddleware
 from gateway.routes import (
     admin,
+    admin_adapters,
     anthropic,
     documents,
     embeddings,
@@ -48,8 +48,13 @@ EXPOSED_HEADERS = (
 
 def create_app(gateway: Gateway) -> Starlette:
     """The application around its dependencies, which the caller opens and closes."""
-    routes = _routes()
     settings = gateway.settings
+    routes = _routes()
+    pages = None
+    if settings.console:
+        pages = console.Console(gateway, routes)
+        others = [route for route in routes if not (isinstance(route, Route) and route.path == "/")]
+        routes = [*others, Route("/", console.FrontDoor(), methods=["GET"]), *console.routes()]
     _check_root_path(settings.root_path, routes)
     app = Starlette(
         routes=routes,
@@ -57,45 +62,23 @@ def create_app(gateway: Gateway) -> Starlette:
             Middleware(EdgeMiddleware, root_path=settings.root_path, trusted_proxies=settings.trusted_proxies),
             *_cors(settings.cors_origins),
             Middleware(ContextMiddleware, metrics=gateway.metrics, tracing=gateway.tracing, routes=_labels(routes)),
-            Middleware(AuthMiddleware, keys=gateway.keys),
-            Middleware(Shortcut, endpoints=_generating(routes)),
+            Middleware(AuthMiddleware, keys=gateway.keys, open_prefix=console.PREFIX if settings.console else None),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
     app.state.gateway = gateway
+    app.state.console = pages
     app.state.documents = documents.Documents(routes, gateway.catalog, version("farebox"), settings.root_path)
     return app
 
 
-class Shortcut:
-    """Past the router: what streams tokens goes straight to its endpoint.
-
-    The router tries one route after the other, and with Starlette's handling of exceptions, which this gateway does
-    itself, wraps `send` three more times around each token.
-    """
-
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
-        self._app = app
-        self._endpoints = endpoints
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["type"] == "http" and scope["method"] == "POST"
-        endpoint = self._endpoints.get(scope["path"]) if known else None
-        await (endpoint or self._app)(scope, receive, send)
-
-
-def _generating(routes: list[BaseRoute]) -> dict[str, ASGIApp]:
-    """By path, where it has no parameters."""
-    return {
-        route.path: route.app
-        for route in routes
-        if isinstance(route, Route) and isinstance(route.app, Generating) and not route.param_convertors
-    }
-
-
 def _routes() -> list[BaseRoute]:
-    routes: list[BaseRoute] = [
+    """In the order in which the router tries them: what generates comes first."""
+    return [
+        *(route for prefix in OPENAI_PREFIXES for route in _openai_routes(prefix)),
+        *(route for prefix in ANTHROPIC_PREFIXES for route in _anthropic_routes(prefix)),
+        Route("/v1/inference/{model:path}", Generating(native.infer), methods=["POST"]),
         Route("/", documents.root),
         Route("/health", health.ready),
         Route("/health/live", health.live),
@@ -105,7 +88,8 @@ def _routes() -> list[BaseRoute]:
         Route("/docs", documents.docs),
         Route("/models/list", models.list_catalog),
         Route("/models/{model:path}", models.get_catalog_model),
-        Route("/v1/inference/{model:path}", Generating(native.infer), methods=["POST"]),
+        Route("/anthropic/v1/models", models.list_anthropic_models),
+        Route("/anthropic/v1/models/{model:path}", models.get_anthropic_model),
         Route("/v1/webhooks/secret", native.webhook_secret),
         Route("/v1/usage", usage.get_usage),
         Route("/v1/requests/{id}", usage.get_request),
@@ -117,27 +101,31 @@ def _routes() -> list[BaseRoute]:
         Route("/rerank", Generating(scoring.rerank), methods=["POST"]),
         Route("/v2/rerank", Generating(scoring.rerank), methods=["POST"]),
         *admin.routes(),
+        *admin_adapters.routes(),
     ]
-    for prefix in OPENAI_PREFIXES:
-        routes += [
-            Route(f"{prefix}/chat/completions", Generating(openai.chat_completions), methods=["POST"]),
-            Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
-            Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
-            Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
-            Route(f"{prefix}/chat/completions/render", Generating(tokens.render_chat), methods=["POST"]),
-            Route(f"{prefix}/completions/render", Generating(tokens.render_completion), methods=["POST"]),
-            Route(f"{prefix}/responses/input_tokens", Generating(tokens.input_tokens), methods=["POST"]),
-            Route(f"{prefix}/score", Generating(scoring.score), methods=["POST"]),
-            Route(f"{prefix}/rerank", Generating(scoring.rerank), methods=["POST"]),
-            Route(f"{prefix}/models", models.list_models),
-            Route(f"{prefix}/models/{{model:path}}", models.get_model),
-        ]
-    for prefix in ANTHROPIC_PREFIXES:
-        routes += [
-            Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),
-            Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
-        ]
-    return routes
+
+
+def _openai_routes(prefix: str) -> list[Route]:
+    return [
+        Route(f"{prefix}/chat/completions", Generating(openai.chat_completions), methods=["POST"]),
+        Route(f"{prefix}/completions", Generating(openai.completions), methods=["POST"]),
+        Route(f"{prefix}/embeddings", Generating(embeddings.embeddings), methods=["POST"]),
+        Route(f"{prefix}/responses", Generating(responses.responses), methods=["POST"]),
+        Route(f"{prefix}/chat/completions/render", Generating(tokens.render_chat), methods=["POST"]),
+        Route(f"{prefix}/completions/render", Generating(tokens.render_completion), methods=["POST"]),
+        Route(f"{prefix}/responses/input_tokens", Generating(tokens.input_tokens), methods=["POST"]),
+        Route(f"{prefix}/score", Generating(scoring.score), methods=["POST"]),
+        Route(f"{prefix}/rerank", Generating(scoring.rerank), methods=["POST"]),
+        Route(f"{prefix}/models", models.list_models),
+        Route(f"{prefix}/models/{{model:path}}", models.get_model),
+    ]
+
+
+def _anthropic_routes(prefix: str) -> list[Route]:
+    return [
+        Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),
+        Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
+    ]
 
 
 def _check_root_path(root_path: str, routes: list[BaseRoute]) -> None:

@@ -115,6 +115,12 @@ class Settings(BaseModel):
     request_timeout_seconds: float = Field(
         3600.0, gt=0, description="How long a request may take in all; then it ends with what it has got."
     )
+    stream_ping_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="After how long without a byte a stream says that it goes on: by a comment, or Anthropic's `ping`. "
+        "0 turns it off.",
+    )
     lease_seconds: float = Field(
         15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
     )
@@ -159,6 +165,17 @@ class Settings(BaseModel):
         description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
         "(`echo` with `logprobs`), over all prompts and answers.",
     )
+    prompt_cache_bytes_max: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for the tokens of parts of prompts that were seen before, in each process and for each "
+        "engine; 0: none are kept.",
+    )
+    fast_tokenizer: bool = Field(
+        True,
+        description="Tokenize prompts with `fastokens` where it gives the same tokens as `tokenizers`, which is tried "
+        "at the start.",
+    )
     grammar_seconds_max: float = Field(
         5.0,
         gt=0,
@@ -188,6 +205,9 @@ class Settings(BaseModel):
     webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
     webhook_allow_private: bool = Field(
         False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
+    )
+    adapters_max: int = Field(
+        100, ge=0, description="LoRA adapters that may be added while the gateway runs, beside those of the cards."
     )
     limit_requests_per_minute: int | None = Field(
         None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."
@@ -230,6 +250,19 @@ class Settings(BaseModel):
         (),
         description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
         "Empty: none may.",
+    )
+    console: bool = Field(
+        True,
+        description="Web pages under /console: models, a playground, usage, keys, money. `false` takes them away.",
+    )
+    console_catalog_public: bool = Field(
+        True, description="Whether the console shows models and prices to whoever isn't signed in."
+    )
+    console_idle_seconds: int = Field(
+        3600, ge=60, description="How long a session of the console lives without a page being opened."
+    )
+    console_session_seconds: int = Field(
+        43_200, ge=60, description="How long a session of the console lives at most; then one signs in again."
     )
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."

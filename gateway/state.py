@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from gateway.errors import falling_behind
 from gateway.idempotency.keys import Idempotency
 from gateway.limits.admission import RateLimits
+from gateway.models.adapters import Adapters
 from gateway.models.catalog import Catalog
 from gateway.models.fleet import Fleet
 from gateway.request.large_bodies import LargeBodies
@@ -27,6 +28,7 @@ class Gateway:
     settings: Settings
     catalog: Catalog
     fleet: Fleet
+    adapters: Adapters
     ledger: Ledger
     keys: KeyDirectory
     metrics: Metrics

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from gateway.settings import Settings  # noqa: E402 - after the path
 
 SCHEMA = ROOT / "helm" / "farebox" / "values.schema.json"
-CHART_SETS = frozenset({"port", "data_dir", "models", "cards", "shutdown_seconds"})
+CHART_SETS = frozenset({"port", "data_dir", "models", "cards", "shutdown_seconds", "console", "console_catalog_public"})
 LINE = 116
 
 

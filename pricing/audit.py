@@ -66,7 +66,7 @@ async def record_change(
     at: int,
     actor: str,
     action: str,
-    account_id: int,
+    account_id: int | None,
     key_id: int | None = None,
     changes: Mapping[str, Change] | None = None,
 ) -> None:

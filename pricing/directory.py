@@ -85,10 +85,14 @@ class KeyDirectory:
         The same work is done for each of these, and what is compared is a hash, so its time tells nothing of use.
         Raises LedgerUnavailable when the snapshot is older than `stale_ms_max`.
         """
+        return self.find_hash(hash_secret(secret[: SECRET_LENGTH_MAX + 1]))
+
+    def find_hash(self, digest: bytes) -> Key | None:
+        """The same for whoever kept the hash of a secret that was shown once. Raises LedgerUnavailable."""
         now = self._settings.clock()
         if self._settings.monotonic() - self._read_at > self._settings.stale_ms_max:
             raise LedgerUnavailable("the keys could not be read for too long")
-        found = self._by_hash.get(hash_secret(secret[: SECRET_LENGTH_MAX + 1]))
+        found = self._by_hash.get(digest)
         if found is None or (found.until is not None and now >= found.until):
             return None
         expires_at = found.key.terms.expires_at

@@ -18,6 +18,7 @@ from pricing import tables
 from pricing.clock import iso_time
 from pricing.errors import MissingPackage
 from pricing.money import Picodollars, format_usd
+from pricing.text import harmless
 from storage.database import Database
 
 _TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason")
@@ -64,7 +65,7 @@ async def export_csv(database: Database, which: ExportFilter = EVERYTHING) -> As
     """
     yield _csv([COLUMNS])
     async for page in _pages(database, which):
-        yield _csv([[_harmless(row[name]) for name in COLUMNS] for row in page])
+        yield _csv([[harmless(row[name]) for name in COLUMNS] for row in page])
 
 
 async def export_parquet(database: Database, target: BinaryIO, which: ExportFilter = EVERYTHING) -> int:
@@ -120,10 +121,6 @@ async def _pages(database: Database, which: ExportFilter) -> AsyncIterator[list[
             }
             for row in rows
         ]
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _csv(rows: list[Any]) -> bytes:

@@ -13,3 +13,9 @@ def checked_name(what: str, name: str, length_max: int = 200) -> str:
             f"{shorten(name)} can't be the {what}: use 1 to {length_max} printable characters, no spaces around."
         )
     return name
+
+
+def harmless(value: object) -> object:
+    """A cell of a CSV: a text that a spreadsheet would run as a formula is preceded by an apostrophe (OWASP, "CSV
+    Injection")."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -44,8 +44,14 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in sources("gateway", "pricing", "storage")
         if re.search(r"os\.environ|getenv", path.read_text())
     }
-    # The welcome only prints the words; the workers tell prometheus_client its folder, which has no other way.
-    assert readers <= {"gateway/commands/settings_flags.py", "gateway/process/welcome.py", "gateway/process/workers.py"}
+    # The welcome and the console's examples only print the words; the workers tell prometheus_client its folder, which
+    # has no other way.
+    assert readers <= {
+        "gateway/commands/settings_flags.py",
+        "gateway/console/examples.py",
+        "gateway/process/welcome.py",
+        "gateway/process/workers.py",
+    }
 
 
 def test_tests_use_no_mocks() -> None:

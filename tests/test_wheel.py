@@ -100,6 +100,11 @@ def test_its_documents_open_and_it_answers(served: Server) -> None:
         page = http.get("/docs")
         assert page.status_code == 200
         assert re.search(r"<style>.*\{.*</style>", page.text, re.DOTALL)
+        console = http.get("/", headers={"accept": "text/html"})
+        assert (console.status_code, console.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        files = re.findall(r'(?:href|src)="(/console/static/[^"]+)"', console.text)
+        assert len(files) == 2
+        assert all(http.get(file).status_code == 200 for file in files)
         assert http.get("/openapi.json").json()["openapi"].startswith("3.")
     with served.client() as http:
         asked = {"model": "farebox/demo", "messages": [{"role": "user", "content": "Hello!"}]}

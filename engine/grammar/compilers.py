@@ -1,20 +1,14 @@
-"""The libraries behind vLLM's two backends, asked without vLLM: whether they make a grammar, and at which cost.
+"""The libraries behind vLLM's two backends, asked without vLLM: whether they make a grammar, and at which cost."""
 
-`xgrammar` imports torch and transformers for parts that aren't used here. They would make the process ten times as
-large and its start seconds long, so its native module is loaded without them.
-"""
-
-import importlib.util
 import random
 import re
-import sys
 import time
-import types
 from typing import Any, Protocol
 
 import numpy as np
 
 from engine.grammar.errors import Refused
+from engine.vllm_internals.xgrammar import native_xgrammar
 
 # How many tokens of an answer are tried.
 STEPS = 48
@@ -35,7 +29,7 @@ class XGrammar:
     """As `vllm.v1.structured_output.backend_xgrammar` calls it."""
 
     def __init__(self, tokenizer_info: str) -> None:
-        core = _xgrammar()
+        core = native_xgrammar()
         info = core.TokenizerInfo.deserialize_json(tokenizer_info)
         self._core = core
         self._size = info.vocab_size()
@@ -141,15 +135,3 @@ def _reason(error: Exception) -> str:
 def _shortened(text: str) -> str:
     text = " ".join(text.split())[:200]
     return text if text.endswith(".") else f"{text}."
-
-
-def _xgrammar() -> Any:
-    found = importlib.util.find_spec("xgrammar")
-    if found is None or found.submodule_search_locations is None:
-        raise ImportError("xgrammar is not installed")
-    package = types.ModuleType("xgrammar")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["xgrammar"] = package
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # "it can't be imported", as the import system says it
-    importlib.import_module("xgrammar.load_binding")
-    return importlib.import_module("xgrammar.base")._core

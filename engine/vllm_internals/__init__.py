@@ -1,1 +1,1 @@
-"""Every use of a private name of vLLM, transformers or tokenizers, and nothing else."""
+"""Every use of a private name of vLLM, or of a library that comes with it, and nothing else."""

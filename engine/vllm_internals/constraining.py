@@ -68,23 +68,27 @@ class Constraining:
     async def tools(self, conversation: Conversation, *, hold_forced: bool) -> HeldTools | None:
         """The tools with schemas that calls can be held to; None where nothing holds them.
 
-        Calls of `strict` functions are held to their schemas, and so are forced ones. A schema of a `strict` function
-        that can't be kept is refused; of another one, what can't be kept is left out.
+        Calls of `strict` functions are held to their schemas, and so are forced ones and those that the conversation
+        wants held. A schema of a `strict` function that can't be kept is refused; of another one, what can't be kept is
+        left out.
         """
         choice = conversation.tool_choice
         named = None if isinstance(choice, str) else _function(choice).get("name")
         forced = hold_forced and choice not in ("none", "auto")
         strict_ones = any(_function(tool).get("strict") is True for tool in conversation.tools)
-        if choice == "none" or not (forced or strict_ones):
+        if choice == "none" or not (forced or strict_ones or conversation.held):
             return None
         held: list[ChatCompletionToolsParam] = []
         left_out: list[str] = []
+        places = conversation.schema_places or [
+            f"tools[{index}].{conversation.schema_field}" for index in range(len(conversation.tools))
+        ]
         for index, tool in enumerate(conversation.tools):
             function = _function(tool)
             strict = function.get("strict") is True
-            if (strict or forced) and named in (None, function.get("name")):
-                place = f"tools[{index}].{conversation.schema_field}"
-                parameters, lost = await self._parameters(function.get("parameters"), place, strict=strict)
+            wanted = strict or forced or function.get("name") in conversation.held
+            if wanted and named in (None, function.get("name")):
+                parameters, lost = await self._parameters(function.get("parameters"), places[index], strict=strict)
                 tool = {**tool, "function": {**function, "parameters": parameters, "strict": True}}
                 left_out += lost
             held.append(ChatCompletionToolsParam.model_validate(dict(tool)))

@@ -7,6 +7,7 @@ from enum import Enum
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import EngineInput
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
@@ -16,9 +17,11 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
 from engine.seat import Seat
+from engine.tokenizing import TokenizingLimits
 from engine.vllm_internals.lifeline import executor_class
 from engine.vllm_internals.output_handler import OutputHandler
 from engine.vllm_internals.outputs import Inbox, StepProcessor
+from engine.vllm_internals.renderer import Renderer
 from engine.vllm_internals.stats import EngineMetrics, ServingStats
 
 # How many requests vLLM takes before it refuses more, in multiples of those that it can run at once. Those that wait
@@ -45,7 +48,13 @@ class Core(AsyncLLM):
     output_processor: StepProcessor
     output_handler: asyncio.Task[None] | None  # None until the first request
 
-    def __init__(self, args: AsyncEngineArgs, statistics: Statistics, seat: Seat | None = None) -> None:
+    def __init__(
+        self,
+        args: AsyncEngineArgs,
+        statistics: Statistics,
+        seat: Seat | None,
+        tokenizing: TokenizingLimits,
+    ) -> None:
         config = engine_config(args, seat)
         loggers = {Statistics.SERVING: [ServingStats], Statistics.FULL: [EngineMetrics]}.get(statistics)
         super().__init__(
@@ -58,6 +67,8 @@ class Core(AsyncLLM):
             usage_context=USAGE_CONTEXT,
             **({} if seat is None else _connection(seat)),
         )
+        self.rendering = Renderer(self.renderer, tokenizing)
+        self.input_processor.renderer = self.rendering
         # vLLM would check a request's grammar here, in the event loop: `constraining` has done it elsewhere.
         self.input_processor.structured_outputs_config = None
         theirs = self.output_processor
@@ -72,7 +83,7 @@ class Core(AsyncLLM):
         for logger in self.logger_manager.stat_loggers if loggers else ():
             logger.waiting = self.output_processor.waiting
         self._outputs: OutputHandler | None = None
-        self._alone = seat is None or seat.count == 1
+        self.alone = seat is None or seat.count == 1
         if statistics is Statistics.SERVING:
             # vLLM's output handler then makes no statistics of its own, but passes the scheduler's on.
             self.log_stats = False
@@ -118,7 +129,7 @@ class Core(AsyncLLM):
             record,
             counts=self.log_stats,
             ages=parallel.data_parallel_size_local == parallel.data_parallel_size,
-            stops_engine=self._alone,
+            stops_engine=self.alone,
         )
         self.output_handler = asyncio.create_task(self._outputs.run(), name="engine outputs")
 
@@ -132,6 +143,7 @@ class Core(AsyncLLM):
         trace_headers: dict[str, str] | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, object] | None = None,
+        lora_request: LoRARequest | None = None,
     ) -> None:
         """`AsyncLLM.add_request` for a rendered prompt. Raises vLLM's errors; leaves nothing behind when it does."""
         if self.errored:
@@ -143,6 +155,7 @@ class Core(AsyncLLM):
             prompt,
             params,
             supported_tasks=await self.get_supported_tasks(),
+            lora_request=lora_request,
             trace_headers=trace_headers,
         )
         request.reasoning_ended = reasoning_ended
@@ -194,10 +207,15 @@ class Core(AsyncLLM):
 def engine_config(args: AsyncEngineArgs, seat: Seat | None = None) -> VllmConfig:
     """vLLM's configuration, in the process that starts the engine and the same in each of its front ends."""
     if seat is not None:
-        args._api_process_count, args._api_process_rank = seat.count, seat.index
+        take_seat(args, seat.count, seat.index)
     config = args.create_engine_config(USAGE_CONTEXT)
     _limit_queue(config)
     return config
+
+
+def take_seat(args: AsyncEngineArgs, count: int, index: int) -> None:
+    """Make them the arguments of one of several front ends; of their parent, where `index` is -1."""
+    args._api_process_count, args._api_process_rank = count, index
 
 
 def _connection(seat: Seat) -> dict[str, object]:

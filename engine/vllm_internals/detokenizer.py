@@ -6,6 +6,8 @@ from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer, IncrementalDe
 # The end of the prompt decides how the first token joins on (spaces, a character in halves); vLLM's slow one reads six.
 PROMPT_TOKENS = 64
 
+_TORN = "\N{REPLACEMENT CHARACTER}"  # how `tokenizers` writes bytes that aren't a character
+
 
 class PlainDetokenizer(IncrementalDetokenizer):
     """Steps the `DecodeStream` of vLLM's FastIncrementalDetokenizer, and keeps no text.
@@ -37,13 +39,20 @@ class PlainDetokenizer(IncrementalDetokenizer):
 
 
 def read_prompts_end(detokenizer: IncrementalDetokenizer | None, prompt_token_ids: list[int] | None) -> None:
-    """Let it begin at the end of a long prompt: at the first token vLLM's decodes the whole, in the event loop."""
-    if not isinstance(detokenizer, FastIncrementalDetokenizer) or prompt_token_ids is None:
+    """Let it begin at the end of the prompt.
+
+    At the first token vLLM's decodes the whole prompt, in the event loop; and where that ends within a character, it
+    gives the prompt's text out again.
+    """
+    if not isinstance(detokenizer, FastIncrementalDetokenizer) or not prompt_token_ids:
         return
-    if len(prompt_token_ids) > PROMPT_TOKENS:
-        detokenizer.stream = decoders.DecodeStream(
-            ids=prompt_token_ids[-PROMPT_TOKENS:], skip_special_tokens=detokenizer.skip_special_tokens
-        )
+    end, skip = prompt_token_ids[-PROMPT_TOKENS:], detokenizer.skip_special_tokens
+    if detokenizer.tokenizer.decode(end[-1:], skip_special_tokens=skip).endswith(_TORN):
+        detokenizer.stream = decoders.DecodeStream(skip_special_tokens=skip)
+        for token_id in end:
+            detokenizer.decode_next(token_id)  # what the prompt ends with stays in the stream
+    elif len(prompt_token_ids) > PROMPT_TOKENS:
+        detokenizer.stream = decoders.DecodeStream(ids=end, skip_special_tokens=skip)
 
 
 def plain(detokenizer: IncrementalDetokenizer | None) -> PlainDetokenizer | None:

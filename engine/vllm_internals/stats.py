@@ -8,8 +8,8 @@ token and per step, stay empty: the gateway measures the first itself.
 """
 
 import asyncio
+import contextlib
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -42,23 +42,12 @@ def _shared(kind: Callable[..., MetricWrapperBase]) -> object:
         metric = _metrics.get(name)
         if metric is None:
             metric = _metrics[name] = kind(name, **options)
-        elif metric not in REGISTRY._collector_to_names:
-            REGISTRY.register(metric)
+        else:
+            with contextlib.suppress(ValueError):  # nobody has unregistered it
+                REGISTRY.register(metric)
         return metric
 
     return staticmethod(make)
-
-
-class QuickHistogram(Histogram):
-    """A histogram that looks for an observation's bucket by halves: vLLM makes a dozen observations per request, most
-    of them in one of the last of twenty buckets. Only for what `labels` has returned, as all of vLLM's are."""
-
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        if exemplar is not None:
-            super().observe(amount, exemplar)
-            return
-        self._sum.inc(amount)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
 
 class EngineMetrics(PrometheusStatLogger):
@@ -66,7 +55,7 @@ class EngineMetrics(PrometheusStatLogger):
 
     _gauge_cls = _shared(Gauge)
     _counter_cls = _shared(Counter)
-    _histogram_cls = _shared(QuickHistogram)
+    _histogram_cls = _shared(Histogram)
 
     waiting: dict[int, int]  # the output processor's
 

@@ -9,8 +9,9 @@ from engine.sizing import FP8_GPUS, GIB, GPU_BYTES, Fit, batch, fit, geometry_of
 from gateway.commands.common import show_rows
 from gateway.commands.model_flags import add_model_flags, derive, wishes_of
 from gateway.commands.settings_flags import add_settings, settings_of
-from gateway.models.catalog import ALL, CatalogError, Model, load_catalog, read_cards
+from gateway.models.catalog import ALL, CatalogError, load_catalog, read_cards
 from gateway.models.derived import written
+from gateway.models.model import Model
 
 GPUS_MAX = 1024
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from engine.factory import model_facts
-from gateway.models.catalog import Card
 from gateway.models.derived import Wishes, card_of, price_of, spec_of, told
+from gateway.models.model import Card
 from gateway.settings import Settings
 from pricing.price import Price
 

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as quote
 
-from engine.base import Delta, FinishReason, ToolCallDelta
+from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
+from gateway.encoders.chat_calls import Call, StreamedCalls
 from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
 from gateway.encoders.usage import usage_fields
 from gateway.protocol.chat import ChatBody
@@ -21,7 +22,7 @@ class Choice:
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    calls: dict[int, "Call"] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
     logprobs: list[Collection[TokenLogprobs]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
@@ -35,38 +36,19 @@ class Choice:
             self.logprobs.append(delta.logprobs)
         self.finish_reason = delta.finish_reason or self.finish_reason
 
-    def fields(self, index: int) -> dict[str, object]:
+    def fields(self, index: int, body: ChatBody) -> dict[str, object]:
         """All but the log probabilities."""
-        return {"index": index, "message": self.message(), "finish_reason": self.finish_reason}
+        return {"index": index, "message": self.message(body), "finish_reason": self.finish_reason}
 
-    def message(self) -> dict[str, object]:
+    def message(self, body: ChatBody) -> dict[str, object]:
         text = "".join(self.text)
         # As OpenAI: the content of a message that only calls functions is null.
         message: dict[str, object] = {"role": "assistant", "content": text or (None if self.calls else "")}
-        if self.reasoning:
+        if self.reasoning and body.include_reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.calls:
-            message["tool_calls"] = [call.fields() for _, call in sorted(self.calls.items())]
+            message["tool_calls"] = [call.fields(body.customs) for _, call in sorted(self.calls.items())]
         return message
-
-
-@dataclass(slots=True)
-class Call:
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-    def add(self, delta: ToolCallDelta) -> None:
-        self.id = delta.id or self.id
-        self.name = delta.name or self.name
-        self.arguments.append(delta.arguments)
-
-    def fields(self) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "type": "function",
-            "function": {"name": self.name, "arguments": "".join(self.arguments)},
-        }
 
 
 async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object] | bytes:
@@ -82,12 +64,12 @@ async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object]
     }
     usage = usage_fields(metered.counts, metered.cost)
     if not body.logprobs:
-        fields = [choice.fields(index) | {"logprobs": None} for index, choice in enumerate(choices)]
+        fields = [choice.fields(index, body) | {"logprobs": None} for index, choice in enumerate(choices)]
         return head | {"choices": fields, "usage": usage}
     written = []
     for index, choice in enumerate(choices):
         content = await metered.job.served.tokens.whole_chat(choice.logprobs)
-        written.append(f'{compact(choice.fields(index))[:-1]},"logprobs":{{"content":[{content}]}}}}')
+        written.append(f'{compact(choice.fields(index, body))[:-1]},"logprobs":{{"content":[{content}]}}}}')
     return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
 
 
@@ -107,6 +89,7 @@ class ChatChunks:
         self._tail = chunk_tail(body.include_usage)
         self._plain = not (body.continuous_usage or body.logprobs)
         self._tokens = metered.job.served.tokens
+        self._calls = StreamedCalls(body.customs)
 
     def feed(self, delta: Delta) -> bytes:
         index, text = delta.index, delta.text
@@ -126,13 +109,16 @@ class ChatChunks:
         self._started[delta.index] = True
         chunk = ""
         rows = delta.logprobs if body.logprobs else None
-        if delta.text or role or rows or delta.tool_calls or delta.reasoning:
+        reasoning = delta.reasoning if body.include_reasoning else None
+        if delta.text or role or rows or delta.tool_calls or reasoning:
             fields = f'{role}"content":{quote(delta.text)}'
-            if delta.tool_calls or delta.reasoning:
-                fields = _rich_fields(delta, role)
+            if delta.tool_calls or reasoning:
+                fields = self._rich_fields(delta, reasoning, role)
             logprobs = f',"logprobs":{{"content":[{self._tokens.chat(rows or ())}]}}' if body.logprobs else ""
             chunk = f'{head}"delta":{{{fields}}}{logprobs},"finish_reason":null}}]{end}'
         if delta.finish_reason is not None:
+            if rest := self._calls.rest(delta.index):
+                chunk += f'{head}"delta":{{"tool_calls":{compact(rest)}}},"finish_reason":null}}]{self._tail}'
             if metered.finished and body.include_usage is None:
                 end = usage_tail(metered)
             chunk += f'{head}"delta":{{}},"finish_reason":{quote(delta.finish_reason)}}}]{end}'
@@ -143,24 +129,14 @@ class ChatChunks:
     def end(self) -> bytes:
         return DONE
 
-
-def _rich_fields(delta: Delta, role: str) -> str:
-    fields: dict[str, object] = {}
-    if delta.text:
-        fields["content"] = delta.text
-    elif role:
-        fields["content"] = None
-    if delta.reasoning:
-        fields["reasoning_content"] = delta.reasoning
-    if delta.tool_calls:
-        fields["tool_calls"] = [_call(call) for call in delta.tool_calls]
-    return role + json.dumps(fields, ensure_ascii=False)[1:-1]
-
-
-def _call(call: ToolCallDelta) -> dict[str, object]:
-    function: dict[str, object] = {"arguments": call.arguments}
-    fields: dict[str, object] = {"index": call.index, "function": function}
-    if call.name is not None:
-        function["name"] = call.name
-        fields |= {"id": call.id, "type": "function"}
-    return fields
+    def _rich_fields(self, delta: Delta, reasoning: str | None, role: str) -> str:
+        fields: dict[str, object] = {}
+        if delta.text:
+            fields["content"] = delta.text
+        elif role:
+            fields["content"] = None
+        if reasoning:
+            fields["reasoning_content"] = reasoning
+        if delta.tool_calls:
+            fields["tool_calls"] = self._calls.deltas(delta.index, delta.tool_calls)
+        return role + json.dumps(fields, ensure_ascii=False)[1:-1]

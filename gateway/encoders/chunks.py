@@ -28,5 +28,5 @@ def usage_tail(metered: Metered) -> str:
     return f',"usage":{json.dumps(usage_fields(metered.counts, metered.cost))}}}\n\n'
 
 
-def compact(fields: dict[str, object]) -> str:
+def compact(fields: object) -> str:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))

@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from gateway.encoders.chunks import compact
+from gateway.encoders.response_items import OutputItems
 from gateway.protocol.responses import ResponsesBody
 from gateway.request.metered_generation import Metered
 from pricing.money import usd_number
-
-if TYPE_CHECKING:
-    from engine.responses_format import Items
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -25,10 +23,12 @@ class Response:
         self._body = body
         self._created = int(time.time())
 
-    def fields(self, status: Status, output: Sequence[object]) -> dict[str, Any]:
+    def written(self, status: Status, output: Sequence[str]) -> str:
+        """As JSON, of items as JSON."""
+        return f'{compact(self._fields(status))[:-1]},"output":[{",".join(output)}]}}'
+
+    def _fields(self, status: Status) -> dict[str, Any]:
         body, sampling = self._body, self._metered.job.parts[0].sampling
-        choice = body.tool_choice or ("auto" if body.tools else "none")
-        given = body.text.model_dump(by_alias=True, exclude_none=True) if body.text is not None else {}
         return {
             "id": self._metered.job.request_id,
             "object": "response",
@@ -37,17 +37,13 @@ class Response:
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "model": body.model,
-            "output": list(output),
             "usage": None if status == "in_progress" else self._usage(),
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_logprobs": body.top_logprobs or 0,
-            "tools": [tool.model_dump() for tool in body.tools],
-            "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
             "parallel_tool_calls": body.parallel_tool_calls,
-            "text": {"format": {"type": "text"}} | given,
             "reasoning": {"effort": body.reasoning.effort if body.reasoning is not None else None, "summary": None},
             "metadata": body.metadata or {},
             "previous_response_id": None,
@@ -56,6 +52,7 @@ class Response:
             "truncation": "disabled",
             "service_tier": "default",
             "user": body.user,
+            **body.repeated(),
         }
 
     def _usage(self) -> dict[str, object]:
@@ -70,22 +67,21 @@ class Response:
         }
 
 
-async def response(metered: Metered, body: ResponsesBody, items: "Items") -> bytes:
+async def response(metered: Metered, body: ResponsesBody, items: OutputItems) -> bytes:
     """The whole answer as one JSON document. Reads all deltas."""
     end: FinishReason | None = None
     async for delta in metered:
-        items.add(delta)
+        await items.take(delta, metered.job.served.tokens.whole_chat)
         end = delta.finish_reason
     cut = end == "length"
-    logprobs = await metered.job.served.tokens.whole_chat(items.rows)
-    output = items.whole(logprobs, incomplete=cut)
-    return items.filled(compact(Response(metered, body).fields("incomplete" if cut else "completed", output))).encode()
+    items.end(incomplete=cut)
+    return Response(metered, body).written("incomplete" if cut else "completed", items.written).encode()
 
 
 class ResponseEvents:
     """The answer as server-sent events, from `response.created` to `response.completed` or `response.incomplete`."""
 
-    def __init__(self, metered: Metered, body: ResponsesBody, items: "Items") -> None:
+    def __init__(self, metered: Metered, body: ResponsesBody, items: OutputItems) -> None:
         self._document = Response(metered, body)
         self._items = items
         self._begun = False
@@ -102,11 +98,13 @@ class ResponseEvents:
     def end(self) -> bytes:
         ending = self._items.end(incomplete=self._cut)
         status: Status = "incomplete" if self._cut else "completed"
-        return ending + self._event(status, status, self._items.streamed())
+        return ending + self._event(status, status, self._items.written)
 
-    def _event(self, name: str, status: Status, output: Sequence[object]) -> bytes:
+    def _event(self, name: str, status: Status, output: Sequence[str]) -> bytes:
         items = self._items
         number, items.number = items.number, items.number + 1
         name = f"response.{name}"
-        fields = {"type": name, "sequence_number": number, "response": self._document.fields(status, output)}
-        return event_bytes(f"event: {name}\ndata: {items.filled(compact(fields))}\n\n")
+        document = self._document.written(status, output)
+        return event_bytes(
+            f'event: {name}\ndata: {{"type":"{name}","sequence_number":{number},"response":{document}}}\n\n'
+        )

@@ -251,8 +251,6 @@ def from_exception(error: Exception) -> GatewayError:
                 code="engine_dead",
                 retry_after_seconds=30,
             )
-        case engines.NotInstalled():
-            return NotInstalled(str(error))
         case engines.EngineError():
             return EngineFailed("The engine failed on this request. Only what was sent is charged.")
         case money.InsufficientFunds():

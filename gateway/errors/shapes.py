@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 
 ANTHROPIC_ROUTES = frozenset(
     f"{prefix}/v1/messages{rest}" for prefix in ("", "/anthropic") for rest in ("", "/count_tokens")
-)
+) | {"/anthropic/v1/models"}
 RESPONSES_ROUTES = frozenset({"/v1/responses", "/v1/openai/responses"})
 
 # https://platform.claude.com/docs/en/api/errors
@@ -26,12 +26,21 @@ _ANTHROPIC_TYPES = {
 }
 
 
+# Beside `type`, what Anthropic's SDKs act on: a tool runner that sent `thread` goes on without it, and only on this.
+_DETAILS: dict[str | None, dict[str, object]] = {
+    "thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+}
+
+
 def error_body(error: GatewayError, route: str, request_id: str) -> dict[str, object]:
     """The document. Anthropic's has what ours has, and more: `type`, and types of its own."""
     if route not in ANTHROPIC_ROUTES:
         return error.body()
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     fields = {**error.described(), "type": kind}
+    for fault in error.faults or (error,):
+        if fault.code == "unsupported_parameter" and fault.param in _DETAILS:
+            fields["details"] = _DETAILS[fault.param]
     return {"type": "error", "error": fields, "request_id": request_id, "detail": error.message}
 
 
@@ -45,3 +54,8 @@ def error_event(error: GatewayError, route: str, request_id: str, number: int) -
         fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
         body = {**fields, "sequence_number": number, **body}
     return event_bytes(f"{name}data: {json.dumps(body, ensure_ascii=False)}\n\n")
+
+
+def ping_event(route: str) -> bytes:
+    """What says that a stream goes on, and nothing else: a comment, or Anthropic's own event."""
+    return b'event: ping\ndata: {"type": "ping"}\n\n' if route in ANTHROPIC_ROUTES else b": ping\n\n"

@@ -9,6 +9,7 @@ from gateway.errors import AnswerLost
 from gateway.idempotency.store import Answer
 
 REPLAYED = (b"idempotency-replayed", b"true")
+PING = "farebox.ping"  # in a message: it says that the answer goes on, and is no part of it
 
 
 class Recording:
@@ -30,6 +31,8 @@ class Recording:
         self._error: Exception | None = None
         self._places: dict[object, int] = {}  # follower -> chunks played
         self._news = asyncio.Event()
+        self._ping: Message = {}
+        self._pings = 0  # so far: none is kept
 
     @property
     def too_large(self) -> bool:
@@ -45,6 +48,11 @@ class Recording:
 
     async def send(self, message: Message) -> None:
         """The handler's `send`."""
+        if message.get(PING):
+            self._ping = message
+            self._pings += 1
+            self._tell()
+            return
         if message["type"] == "http.response.start":
             self._start = message
         else:
@@ -81,10 +89,14 @@ class Recording:
         follower = object()
         place = self._places[follower] = 0
         try:
+            pings = self._pings
             start = await self._started()
             headers = [*start["headers"], REPLAYED] if again and REPLAYED not in start["headers"] else start["headers"]
             await send({**start, "headers": headers})
             while True:
+                if pings != self._pings:
+                    pings = self._pings
+                    await send(self._ping)
                 while place < self._count:
                     body = self._chunks[place - self._gone]
                     await send({"type": "http.response.body", "body": body, "more_body": True})

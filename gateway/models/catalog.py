@@ -6,26 +6,25 @@ A card that is wrong stops the start with one sentence that names the card, the 
 import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.base import ChatFormat, EngineSpec, ModelTask
+from engine.adapters import Adapter
+from engine.base import ChatFormat, EngineSpec
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
+from engine.tokenizing import TokenizingLimits
 from gateway.errors.suggestions import nearest
-from gateway.models.life import Life
+from gateway.models.adapter_cards import FIRST_OF_CARDS, AdapterCard, adapted
+from gateway.models.model import Alias, Card, Model
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
-from gateway.setting_types import Precision
 from gateway.settings import Settings
-from pricing.price import Price
 
-Task = ModelTask
-PrefixCache = Literal["shared", "account", "key"]
+AnyCard = Card | AdapterCard | Alias
 
 ALL = "all"
 DEMO_SOURCE = "demo"
@@ -35,92 +34,37 @@ class CatalogError(Exception):
     """A card is wrong or missing; one sentence says which, which field, and what to do."""
 
 
-class CardPrice(BaseModel):
-    """USD per million tokens, as strings with at most six decimals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    input: str
-    output: str
-    cached_input: str | None = None
-
-
-class Alias(Life):
-    """Another name of a model, which is billed and limited as the one that it names."""
-
-    name: str = Field(min_length=1, max_length=200)
-    alias_of: str
-    description: str = ""
-
-
-class Card(Life):
-    """One model as it is offered. Lengths are in tokens."""
-
-    name: str = Field(min_length=1, max_length=200)
-    source: str = Field(min_length=1)
-    precision: Precision = "auto"
-    context_length: int = Field(gt=0)
-    fit_context: bool = False  # a shorter one, where the memory doesn't hold the weights' own
-    default_max_tokens: int = Field(gt=0)
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
-    chat_template: str | None = None
-    hold_forced_calls: bool = True
-    task: Task = "generate"
-    prefix_cache: PrefixCache = "shared"  # who shares the prefixes that the engine keeps
-    profile: str
-    description: str = ""
-    tags: list[str] = Field(default_factory=list)
-    price: CardPrice
-    engine: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A card made ready: its price in picodollars, its parameter ranges, and what its engine must load."""
-
-    name: str
-    card: Card
-    price: Price
-    profile: Profile
-    engine: EngineSpec
-    chat_format: ChatFormat
-
-    @property
-    def context_length(self) -> int:
-        return self.card.context_length
-
-
 class Catalog:
-    """The models that this gateway serves, by name, in the order they were asked for, and their other names."""
+    """The models that this gateway serves, by name, in the order they were asked for.
+
+    Iterating, `names` and `nearest` are about those of the cards, which everybody may know; `added` are the adapters
+    that came while the server runs, `aliases` other names of the cards' models.
+    """
 
     def __init__(self, models: Iterable[Model], aliases: Iterable[Alias] = ()) -> None:
         self._models = {model.name: model for model in models}
-        self.aliases = {alias.name: alias for alias in aliases if alias.alias_of in self._models}
+        self.aliases = {
+            alias.name: self._models[alias.alias_of].called(alias)
+            for alias in aliases
+            if alias.alias_of in self._models
+        }
+        self.added: dict[str, Model] = {}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
     def get(self, name: str) -> Model | None:
-        """By its own name or another."""
-        alias = self.aliases.get(name)
-        return self._models.get(name if alias is None else alias.alias_of)
+        """By its own name or another, which is then the model's."""
+        return self._models.get(name) or self.added.get(name) or self.aliases.get(name)
 
-    @property
-    def profiles(self) -> dict[str, Profile]:
-        """By every name."""
-        models = {name: self.get(name) for name in (*self._models, *self.aliases)}
-        return {name: model.profile for name, model in models.items() if model is not None}
+    def card(self, name: str) -> Model | None:
+        """The model of a card that is served, and no adapter that was added."""
+        return self._models.get(name)
 
-    def aliases_of(self, model: Model) -> list[Alias]:
-        return [alias for alias in self.aliases.values() if alias.alias_of == model.name]
-
-    def life(self, name: str) -> Life | None:
-        """The end of this name: an alias's own, or its model's."""
-        alias, model = self.aliases.get(name), self.get(name)
-        if alias is not None and alias.deprecated is not None:
-            return alias
-        return model.card if model is not None else None
+    def visible_to(self, account_id: int) -> list[Model]:
+        """All that there is for an account, under every name."""
+        added = (model for model in self.added.values() if model.visible_to(account_id))
+        return [*self, *self.aliases.values(), *added]
 
     @property
     def names(self) -> list[str]:
@@ -142,7 +86,7 @@ class Catalog:
 def load_catalog(settings: Settings) -> Catalog:
     """The cards that the settings ask for, of all that they know. Raises CatalogError."""
     entries, profiles = known_cards(settings)
-    cards = {name: entry for name, entry in entries.items() if isinstance(entry, Card)}
+    cards = {name: entry for name, entry in entries.items() if not isinstance(entry, Alias)}
     aliases = {name: entry for name, entry in entries.items() if isinstance(entry, Alias)}
     for alias in aliases.values():
         if alias.alias_of not in cards:
@@ -156,21 +100,21 @@ def load_catalog(settings: Settings) -> Catalog:
             near = difflib.get_close_matches(name, entries, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"The cards are: {', '.join(cards)}."
             raise CatalogError(f'There is no model card "{name}". {hint} FAREBOX_CARDS names files with more cards.')
-    models = [_ready(cards[name], settings, profiles) for name in wanted]
+    models = [_model(cards[name], cards, settings, profiles, index) for index, name in enumerate(wanted)]
     return Catalog(_share_engines(models), aliases.values())
 
 
-def known_cards(settings: Settings) -> tuple[dict[str, Card | Alias], dict[str, Profile]]:
+def known_cards(settings: Settings) -> tuple[dict[str, AnyCard], dict[str, Profile]]:
     """The shipped cards and profiles, with those of the operator's files and FAREBOX_CARD. Raises CatalogError."""
-    entries: dict[str, Card | Alias] = {card.name: card for card in shipped_cards()}
+    cards: dict[str, AnyCard] = {card.name: card for card in shipped_cards()}
     profiles = dict(shipped_profiles())
     for path in settings.cards:
         document = _document(path)
         profiles |= _profiles(document, str(path), profiles)
-        entries |= {entry.name: entry for entry in _entries(document, path)}
+        cards |= {card.name: card for card in _cards(document, path)}
     if settings.card is not None:
-        entries |= {entry.name: entry for entry in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
-    return entries, profiles
+        cards |= {card.name: card for card in _parse({"model": [settings.card]}, "FAREBOX_CARD")}
+    return cards, profiles
 
 
 def _wanted_names(settings: Settings, cards: Iterable[str]) -> list[str]:
@@ -185,21 +129,23 @@ def _wanted_names(settings: Settings, cards: Iterable[str]) -> list[str]:
 def shipped_cards() -> list[Card]:
     """The cards of the pages, and the demo model's."""
     text = resources.files("gateway").joinpath("models/cards/models.toml").read_text(encoding="utf-8")
-    return [entry for entry in _parse(tomllib.loads(text), "cards/models.toml") if isinstance(entry, Card)]
+    return [card for card in _parse(tomllib.loads(text), "cards/models.toml") if isinstance(card, Card)]
 
 
-def read_cards(path: Path) -> list[Card]:
-    """The cards of one TOML file; a relative `source` folder is relative to the file. Raises CatalogError."""
-    return [entry for entry in _entries(_document(path), path) if isinstance(entry, Card)]
+def read_cards(path: Path) -> list[AnyCard]:
+    """The cards of one TOML file; a relative folder is relative to the file. Raises CatalogError."""
+    return _cards(_document(path), path)
 
 
-def _entries(document: Mapping[str, object], path: Path) -> list[Card | Alias]:
-    return [
-        entry.model_copy(update={"source": str(path.parent / entry.source)})
-        if isinstance(entry, Card) and entry.source.startswith(".")
-        else entry
-        for entry in _parse(document, str(path))
-    ]
+def _cards(document: Mapping[str, object], path: Path) -> list[AnyCard]:
+    def beside(card: AnyCard) -> AnyCard:
+        if isinstance(card, Alias):
+            return card
+        field = "source" if isinstance(card, Card) else "adapter"
+        folder: str = getattr(card, field)
+        return card.model_copy(update={field: str(path.parent / folder)}) if folder.startswith(".") else card
+
+    return [beside(card) for card in _parse(document, str(path))]
 
 
 def _document(path: Path) -> dict[str, object]:
@@ -220,7 +166,7 @@ def _profiles(document: Mapping[str, object], where: str, known: Mapping[str, Pr
         raise CatalogError(f"{where}: {error}") from None
 
 
-def _parse(document: Mapping[str, object], where: str) -> list[Card | Alias]:
+def _parse(document: Mapping[str, object], where: str) -> list[AnyCard]:
     for name in document:
         if name not in ("model", "profile"):
             raise CatalogError(f'{where} has an unknown table "{name}"; there are [[model]] and [profile.NAME].')
@@ -232,9 +178,11 @@ def _parse(document: Mapping[str, object], where: str) -> list[Card | Alias]:
     return [_card(table, index, where) for index, table in enumerate(tables)]
 
 
-def _card(table: Mapping[str, object], index: int, where: str) -> Card | Alias:
+def _card(table: Mapping[str, object], index: int, where: str) -> AnyCard:
     label = f'card "{table.get("name", index + 1)}" in {where}'
-    kind: type[Card] | type[Alias] = Alias if "alias_of" in table else Card
+    kind: type[AnyCard] = AdapterCard if {"base", "adapter"} & table.keys() else Card
+    if "alias_of" in table:
+        kind = Alias
     try:
         return kind.model_validate(table)
     except ValidationError as error:
@@ -250,15 +198,35 @@ def _card(table: Mapping[str, object], index: int, where: str) -> Card | Alias:
         raise CatalogError(f"The {label} has {what}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
+def _model(
+    card: Card | AdapterCard,
+    cards: Mapping[str, Card | AdapterCard],
+    settings: Settings,
+    profiles: Mapping[str, Profile],
+    index: int,
+) -> Model:
+    if isinstance(card, Card):
+        return _ready(card, settings, profiles)
+    base = cards.get(card.base)
+    if not isinstance(base, Card):
+        known = ", ".join(name for name, other in cards.items() if isinstance(other, Card))
+        raise CatalogError(
+            f'The card "{card.name}" has the base "{card.base}", which must be another card, and no adapter. '
+            f"The cards are: {known}."
+        )
+    try:
+        return adapted(_ready(base, settings, profiles), card, FIRST_OF_CARDS + index)
+    except ValueError as error:
+        raise CatalogError(f'The card "{card.name}" can\'t be served: {error}') from None
+
+
 def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> Model:
     if card.profile not in profiles:
         raise CatalogError(
             f'The card "{card.name}" asks for the profile "{card.profile}". The profiles are: {", ".join(profiles)}.'
         )
     try:
-        price = Price.per_million(
-            input=card.price.input, output=card.price.output, cached_input=card.price.cached_input
-        )
+        price = card.price.price()
     except ValueError as error:
         raise CatalogError(f'The card "{card.name}" has a wrong price: {error}') from None
     if card.default_max_tokens > card.context_length:
@@ -285,13 +253,15 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
             schema_bytes=settings.grammar_bytes_max,
             waiting=settings.grammar_waiting_max,
         ),
+        tokenizing=TokenizingLimits(settings.prompt_cache_bytes_max, settings.fast_tokenizer),
     )
     chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
     return Model(card.name, card, price, profiles[card.profile], spec, chat_format)
 
 
 def _share_engines(models: list[Model]) -> list[Model]:
-    """Cards with equal engine settings get one engine, long enough for the longest context among them.
+    """Cards with equal engine settings get one engine, long enough for the longest context among them and with all
+    their adapters.
 
     The gateway holds each model to its own card's context.
     """
@@ -302,10 +272,19 @@ def _share_engines(models: list[Model]) -> list[Model]:
         return repr((how, sorted(engine.options.items())))
 
     longest: dict[str, int] = {}
+    adapters: dict[str, tuple[Adapter, ...]] = {}
     for model in models:
-        longest[settings_of(model)] = max(longest.get(settings_of(model), 0), model.context_length)
+        group = settings_of(model)
+        longest[group] = max(longest.get(group, 0), model.context_length)
+        adapters[group] = adapters.get(group, ()) + ((model.adapter,) if model.adapter is not None else ())
     return [
-        replace(model, engine=replace(model.engine, context_length=longest[settings_of(model)])) for model in models
+        replace(
+            model,
+            engine=replace(
+                model.engine, context_length=longest[settings_of(model)], adapters=adapters[settings_of(model)]
+            ),
+        )
+        for model in models
     ]
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from engine.base import EngineSpec, ModelFacts
-from gateway.models.catalog import Card, CardPrice, CatalogError
+from engine.base import EngineSpec
+from engine.facts import ModelFacts
+from gateway.models.card_price import CardPrice
+from gateway.models.catalog import CatalogError
+from gateway.models.model import Card
 from gateway.settings import Settings
 
 PROFILE = "openai"  # the ranges of OpenAI's API: the model has no page that says others

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from engine.base import Engine, EngineSpec, EngineState, Renderer
 from engine.log_lines import requests_come
 from gateway.errors import NotFound, Unavailable
-from gateway.models.catalog import Catalog, Model
+from gateway.models.catalog import Catalog
 from gateway.models.life import Life
+from gateway.models.model import Model
 from gateway.models.token_json import TokenJSON
+from pricing.keys import Key
 
 log = logging.getLogger("farebox.fleet")
 
@@ -28,6 +30,16 @@ class Served:
     def context_length(self) -> int:
         """In tokens: the card's, or the weights' where those are shorter."""
         return min(self.model.context_length, self.engine.context_length)
+
+    def shares_with(self, key: Key) -> str | None:
+        """With whom a request of this key shares what is remembered of prompts, as the card says; None: everybody."""
+        match self.model.card.prefix_cache:
+            case "account":
+                return f"account {key.account_id}"
+            case "key":
+                return f"key {key.id}"
+            case "shared":
+                return None
 
 
 class Fleet:
@@ -57,8 +69,8 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether every model has generated a token and its engine lives."""
-        return all(engine.state is EngineState.READY for engine in self._engines) and len(self._served) == len(
-            self.catalog.names
+        return all(engine.state is EngineState.READY for engine in self._engines) and all(
+            name in self._served for name in self.catalog.names
         )
 
     async def start(self) -> None:
@@ -71,36 +83,50 @@ class Fleet:
             for model in self.catalog:
                 if self._engine_of[model.name] is engine:
                     self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
-        for model in self.catalog:
-            if model.card.over:
-                log.warning("%s is past its sunset, and is loaded for nobody: take its card out.", model.name)
-            if (served := self._served[model.name]).context_length < model.context_length:
-                log.warning(
-                    "%s: the context is %d tokens, less than the card's %d: more has no room.",
-                    model.name,
-                    served.context_length,
-                    model.context_length,
-                )
+        for served in self._served.values():
+            _tell(served)
         log.info("ready: %s", ", ".join(self.catalog.names))
 
     async def stop(self) -> None:
         await asyncio.gather(*(engine.stop() for engine in self._engines))
 
-    def find(self, name: str) -> Served:
-        """By its own name or another. Raises NotFound(model_not_found), also where its time is over, and Unavailable
-        while its engine is loading or dead."""
-        alias = self.catalog.aliases.get(name)
-        own = name if alias is None else alias.alias_of
-        served = self._served.get(own)
-        if (life := self.catalog.life(name)) is not None and life.over:
-            raise _over(name, life)
-        if served is None or served.engine.state is not EngineState.READY:
-            return self._refuse(own)
+    async def add(self, model: Model) -> None:
+        """Serve an adapter's model beside its base's, from now on. Raises AdapterError, EngineDead."""
+        assert model.adapter is not None
+        assert model.base is not None
+        engine = self._engine_of[model.base]
+        await engine.load_adapter(model.adapter)
+        tokens = self._served[model.base].tokens
+        self._served[model.name] = Served(model, engine, _renderer(model, engine), tokens)
+        self._engine_of[model.name] = engine
+        self.catalog.added[model.name] = model
+
+    def remove(self, model: Model) -> None:
+        """New requests don't find it any more; `unload` it when none runs."""
+        if self.catalog.added.get(model.name) == model:
+            del self.catalog.added[model.name], self._served[model.name], self._engine_of[model.name]
+
+    async def unload(self, model: Model) -> None:
+        """Raises EngineDead."""
+        assert model.adapter is not None
+        assert model.base is not None
+        await self._engine_of[model.base].unload_adapter(model.adapter)
+
+    def find(self, name: str, account_id: int) -> Served:
+        """By its own name or another. Raises NotFound(model_not_found), also for another account's and after its time,
+        or Unavailable while its engine is loading or dead."""
+        model = self.catalog.get(name)
+        if model is not None and model.card.over and model.visible_to(account_id):
+            raise _over(name, model.card)
+        served = self._served.get(name if model is None else model.root)
+        if served is None or served.engine.state is not EngineState.READY or not served.model.visible_to(account_id):
+            return self._refuse(name, account_id)
         return served
 
-    def _refuse(self, name: str) -> Served:
-        engine = self._engine_of.get(name)
-        if engine is None:
+    def _refuse(self, name: str, account_id: int) -> Served:
+        model = self.catalog.get(name)
+        engine = self._engine_of.get(name if model is None else model.root)
+        if engine is None or model is None or not model.visible_to(account_id):
             near = self.catalog.nearest(name)
             hint = f'Did you mean "{near}"?' if near else "GET /v1/models lists those that it serves."
             raise NotFound(
@@ -119,6 +145,15 @@ class Fleet:
             code="engine_dead",
             retry_after_seconds=30,
         )
+
+
+def _tell(served: Served) -> None:
+    """What an operator may not expect of a model that is there."""
+    name, length = served.model.name, served.model.context_length
+    if served.model.card.over:
+        log.warning("%s is past its sunset, and is loaded for nobody: take its card out.", name)
+    if served.context_length < length:
+        log.warning("%s: the context is %d tokens: the card's %d have no room.", name, served.context_length, length)
 
 
 def _over(name: str, life: Life) -> NotFound:

@@ -6,9 +6,16 @@ from email.utils import format_datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 # A TOML date, or its ISO 8601 text where the card is JSON.
 Day = Annotated[date, Field(strict=False)]
+
+
+class Told(TypedDict, total=False):
+    deprecated: str
+    sunset: str
+    replaced_by: str
 
 
 class Life(BaseModel):
@@ -32,6 +39,17 @@ class Life(BaseModel):
     def over(self) -> bool:
         return self.sunset is not None and time.time() >= unix(self.sunset)
 
+    def told(self) -> Told:
+        """For a page: what there is, with days as ISO 8601 has them."""
+        found: Told = {}
+        if self.deprecated is not None:
+            found["deprecated"] = self.deprecated.isoformat()
+        if self.sunset is not None:
+            found["sunset"] = self.sunset.isoformat()
+        if self.replaced_by is not None:
+            found["replaced_by"] = self.replaced_by
+        return found
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`Deprecation` (RFC 9745) and `Sunset` (RFC 8594) of an answer; none where no end is known."""
         found = []
@@ -40,6 +58,11 @@ class Life(BaseModel):
         if self.sunset is not None:
             found.append((b"sunset", format_datetime(_midnight(self.sunset), usegmt=True).encode()))
         return found
+
+
+def timestamp(day: date) -> str:
+    """Its beginning, as RFC 3339 has it."""
+    return _midnight(day).isoformat().replace("+00:00", "Z")
 
 
 def unix(day: date) -> int:

@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 from starlette.convertors import IntegerConvertor
 from starlette.routing import BaseRoute, Route
 
-from gateway.models.catalog import Catalog, Model
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.protocol.body import Body, RequestBody
@@ -202,7 +203,7 @@ class _Schemas:
         references = []
         for schema, models in alike.values():
             names = [model.name for model in models]
-            names += [alias.name for model in models for alias in self.catalog.aliases_of(model)]
+            names += [alias.name for alias in self.catalog.aliases.values() if alias.alias_of in names]
             schema["title"] = name = body.__name__ if len(alike) == 1 else f"{body.__name__}{self._endings[names[0]]}"
             if "model" in schema["properties"]:
                 schema["properties"]["model"]["enum"] = names

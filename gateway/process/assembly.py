@@ -7,6 +7,8 @@ from importlib.metadata import version
 from gateway.idempotency.keys import Idempotency
 from gateway.idempotency.store import IdempotencyStore
 from gateway.limits.fallback import open_limits
+from gateway.models.adapter_store import AdapterStore
+from gateway.models.adapters import Adapters
 from gateway.models.fleet import Fleet
 from gateway.process.bootstrap import FirstKeys, ensure_keys
 from gateway.process.gauges import register_gauges
@@ -63,10 +65,19 @@ async def open_gateway(
         stack.push_async_callback(tracing.close)
         large_bodies = _large_bodies(settings)
         stack.push_async_callback(large_bodies.close)
+        adapters = Adapters(
+            fleet,
+            AdapterStore(database),
+            lambda model: sum(pipeline.loads().get(model, (0, 0))),
+            settings.adapters_max,
+        )
+        adapters.open()
+        stack.push_async_callback(adapters.close)
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
             fleet=fleet,
+            adapters=adapters,
             ledger=ledger,
             keys=keys,
             metrics=metrics,

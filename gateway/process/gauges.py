@@ -26,19 +26,21 @@ OTHER_CODES = (
 def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
     """Give the gateway's registry its readings."""
     metrics, ledger, pipeline, fleet = gateway.metrics, gateway.ledger, gateway.pipeline, gateway.fleet
-    names = gateway.catalog.names
+
+    def names() -> list[str]:
+        return [*gateway.catalog.names, *gateway.catalog.added]
 
     def waiting() -> Readings:
-        return {(name,): pipeline.loads().get(name, (0, 0))[0] for name in names}
+        return {(name,): pipeline.loads().get(name, (0, 0))[0] for name in names()}
 
     def running() -> Readings:
-        return {(name,): pipeline.loads().get(name, (0, 0))[1] for name in names}
+        return {(name,): pipeline.loads().get(name, (0, 0))[1] for name in names()}
 
     def states() -> Readings:
-        return {(name, state.value): state is fleet.states[name] for name in names for state in EngineState}
+        return {(name, state.value): state is fleet.states[name] for name in names() for state in EngineState}
 
     def lags() -> Readings:
-        return {(name,): fleet.lags[name] for name in names}
+        return {(name,): fleet.lags[name] for name in names()}
 
     metrics.gauge("farebox_requests_waiting", "Requests without a token yet.", ["model"], waiting)
     metrics.gauge("farebox_requests_running", "Requests with tokens, not ended yet.", ["model"], running)
@@ -62,7 +64,7 @@ def register_gauges(gateway: Gateway, budgets: BudgetWatch) -> None:
         budgets.readings,
         "max",  # every process counts the same accounts
     )
-    metrics.start_at_zero(names, rejection_codes())
+    metrics.start_at_zero(gateway.catalog.names, rejection_codes())
 
 
 def rejection_codes() -> set[str]:

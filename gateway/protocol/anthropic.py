@@ -6,152 +6,40 @@ be left out. Marks that change nothing here (`cache_control`, `citations`, `is_e
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, FailFast, Field, JsonValue, Tag, model_validator
+from pydantic import FailFast, Field, JsonValue, model_validator
 
+from engine.base import Conversation, ResponseFormat
 from gateway.models.parameters import Route
-from gateway.protocol.blocks import BY_TYPE, LIST, MAYBE_EMPTY, TEXT, TEXT_OR_LIST, field_of, only
-from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
+from gateway.protocol.anthropic_conversation import choice_of, left_out, messages_of, offered, spoken
+from gateway.protocol.anthropic_tools import CUSTOM, CacheControl, ClientTool, Tool, ToolPolicy
+from gateway.protocol.anthropic_turns import AssistantTurn, Texts, Turn
+from gateway.protocol.body import Body, JSONObject, RequestBody, conflict, field_of
 from gateway.protocol.fields import MESSAGES, FieldTable, Unsupported
-from gateway.protocol.messages import MESSAGES_MAX, TOOLS_MAX
-from gateway.protocol.schema import SENT, JSONSchema, implies
+from gateway.protocol.messages import MESSAGES_MAX
+from gateway.protocol.schema import JSONSchema, implies
+from gateway.protocol.tools import TOOLS_MAX
 
-CacheControl = dict[str, JsonValue] | None
-
-
-class TextBlock(Body):
-    type: Literal["text"]
-    text: str = Field(min_length=1)
-    cache_control: CacheControl = None
-    citations: list[JsonValue] | None = None
-
-
-class ThinkingBlock(Body):
-    """Thinking of before, as the API gave it."""
-
-    type: Literal["thinking"]
-    thinking: str
-    signature: str | None = None
-
-
-class RedactedThinkingBlock(Body):
-    type: Literal["redacted_thinking"]
-    data: str
-
-
-class ToolUseBlock(Body):
-    type: Literal["tool_use"]
-    id: str
-    name: str = Field(min_length=1, max_length=256)
-    input: dict[str, JsonValue]
-    cache_control: CacheControl = None
-    caller: dict[str, JsonValue] | None = None
-
-
-Texts = Annotated[Annotated[str, TEXT] | Annotated[list[TextBlock], *LIST], TEXT_OR_LIST, only("text")]
-
-
-class ResultText(TextBlock):
-    """Of a tool's result, which may be empty."""
-
-    text: str
-
-
-Result = Annotated[Annotated[str, TEXT] | Annotated[list[ResultText], *MAYBE_EMPTY], TEXT_OR_LIST, only("text")]
-
-
-class ToolResultBlock(Body):
-    type: Literal["tool_result"]
-    tool_use_id: str
-    content: Result | None = None
-    is_error: bool | None = None
-    cache_control: CacheControl = None
-
-
-UserBlock = Annotated[
-    Annotated[TextBlock, Tag("block:text")] | Annotated[ToolResultBlock, Tag("block:tool_result")],
-    BY_TYPE,
-]
-AssistantBlock = Annotated[
-    Annotated[TextBlock, Tag("block:text")]
-    | Annotated[ToolUseBlock, Tag("block:tool_use")]
-    | Annotated[ThinkingBlock, Tag("block:thinking")]
-    | Annotated[RedactedThinkingBlock, Tag("block:redacted_thinking")],
-    BY_TYPE,
-]
-
-
-class UserTurn(Body):
-    role: Literal["user"]
-    content: Annotated[
-        Annotated[str, TEXT] | Annotated[list[UserBlock], *LIST],
-        TEXT_OR_LIST,
-        only("text", "tool_result"),
-    ]
-
-
-class AssistantTurn(Body):
-    role: Literal["assistant"]
-    content: Annotated[
-        Annotated[str, TEXT] | Annotated[list[AssistantBlock], *LIST],
-        TEXT_OR_LIST,
-        only("text", "tool_use", "thinking", "redacted_thinking"),
-    ]
-
-
-class SystemTurn(Body):
-    """A system message between the others; whether it may stand there is for the model's chat template to say."""
-
-    role: Literal["system"]
-    content: Texts
-
-
-def _of_known_role(value: object) -> object:
-    if field_of(value, "role") not in ("user", "assistant", "system"):
-        raise ValueError("a message is an object with the `role` user, assistant or system, and `content`.")
-    return value
-
-
-Turn = Annotated[
-    Annotated[UserTurn, Tag("role:user")]
-    | Annotated[AssistantTurn, Tag("role:assistant")]
-    | Annotated[SystemTurn, Tag("role:system")],
-    Discriminator(lambda value: f"role:{field_of(value, 'role')}"),
-    BeforeValidator(_of_known_role),
-]
-
-
-class ClientTool(Body):
-    """A function that the client runs."""
-
-    name: str = Field(min_length=1, max_length=256)
-    description: str | None = None
-    input_schema: dict[str, JsonValue]
-    type: Literal["custom"] | None = None
-    strict: bool | None = None
-    cache_control: CacheControl = None
-    eager_input_streaming: bool | None = None
-
-
-class ToolPolicy(Body):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool | None = None
-
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"type": {"const": "tool"}}, {"name": SENT}),)
-
-    @model_validator(mode="after")
-    def _named(self) -> "ToolPolicy":
-        if self.type == "tool" and self.name is None:
-            raise ValueError("the type tool needs the tool's `name`.")
-        return self
+CLIENTS_TOOL: JSONSchema = {
+    "type": "object",
+    "properties": {"type": {"enum": list(CUSTOM)}},
+    "required": ["name", "input_schema"],
+}
+_ASKS = {"type": "object", "properties": {"type": {"enum": ["any", "tool"]}}, "required": ["type"]}
 
 
 class Thinking(Body):
-    """`disabled` asks a model that can for no thinking; `adaptive` leaves it to the model, as does no `thinking`."""
+    """`disabled` asks a model that can for no thinking; the others leave it to the model, as does no `thinking`.
 
-    type: Literal["disabled", "adaptive"]
+    `budget_tokens` is kept where the engine can end a model's thinking, and named in `farebox-ignored` where it can't.
+    """
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
+ADAPTIVE = Thinking(type="adaptive")
 
 
 class JSONOutput(Body):
@@ -174,7 +62,9 @@ class CountTokensBody(RequestBody):
     ROUTE: ClassVar[Route] = "messages"
     FIELDS: ClassVar[FieldTable] = MESSAGES
     PROMPT: ClassVar[frozenset[str]] = frozenset({"messages", "system"})
-    EMPTIES: ClassVar[frozenset[str]] = frozenset({"system", "tools", "tool_choice", "thinking", "output_config"})
+    EMPTIES: ClassVar[frozenset[str]] = frozenset(
+        {"system", "tools", "tool_choice", "thinking", "output_config", "output_format"}
+    )
     NO_CALLS: ClassVar[JSONSchema] = {
         "type": "object",
         "properties": {"type": {"const": "none"}},
@@ -184,50 +74,78 @@ class CountTokensBody(RequestBody):
     model: str
     messages: Annotated[list[Turn], FailFast(), Field(min_length=1, max_length=MESSAGES_MAX)]
     system: Texts | None = None
-    tools: Annotated[list[ClientTool], FailFast(), Field(max_length=TOOLS_MAX)] = Field(default_factory=list)
+    tools: Annotated[list[Tool], FailFast(), Field(max_length=TOOLS_MAX)] = Field(default_factory=list)
     tool_choice: ToolPolicy | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: JSONOutput | None = Field(None, description="The older name of `output_config.format`.")
     cache_control: CacheControl = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        implies(
-            {
-                "tool_choice": {
-                    "type": "object",
-                    "properties": {"type": {"enum": ["any", "tool"]}},
-                    "required": ["type"],
-                }
-            },
-            {"tools": {"type": "array", "minItems": 1}},
-        ),
+        implies({"tool_choice": _ASKS}, {"tools": {"type": "array", "contains": CLIENTS_TOOL}}),
     )
 
     @classmethod
     def unsupported(cls, values: JSONObject) -> Iterator[Unsupported]:
         if values.get("speed", "standard") != "standard":
             yield "speed", "there is one speed, `standard`", values["speed"]
-        thinking = values.get("thinking")
-        if isinstance(thinking, dict) and thinking.get("type") == "enabled":
-            yield "thinking", 'a budget of thinking tokens can\'t be kept; {"type": "adaptive"} can', thinking
-        tools = values.get("tools")
-        for index, tool in enumerate(tools if isinstance(tools, list) else ()):
-            kind = tool.get("type", "custom") if isinstance(tool, dict) else "custom"
-            if kind not in ("custom", None):
-                yield f"tools[{index}]", "this gateway runs no tools itself; the type custom is a client's", kind
+        tools, choice = values.get("tools"), values.get("tool_choice")
+        hosted = [tool for tool in tools if field_of(tool, "type") not in CUSTOM] if isinstance(tools, list) else []
+        named = field_of(choice, "type") == "tool" and [
+            tool for tool in hosted if field_of(tool, "name") == field_of(choice, "name")
+        ]
+        if named or (field_of(choice, "type") == "any" and hosted and hosted == tools):
+            yield "tool_choice", "this gateway runs no such tool, so no answer can be made with it", choice
+
+    @classmethod
+    def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
+        if not values.get("mcp_servers"):
+            return values, ()
+        return {name: value for name, value in values.items() if name != "mcp_servers"}, ("mcp_servers",)
 
     @model_validator(mode="after")
     def _consistent(self) -> "CountTokensBody":
         choice = self.tool_choice
-        if choice is not None and choice.type in ("any", "tool") and not self.tools:
+        if choice is None or choice.type not in ("any", "tool"):
+            return self
+        tools = self._offered()
+        if not tools:
             raise conflict("tool_choice", "`tool_choice` asks for a tool, and `tools` holds none.")
-        if choice is not None and choice.type == "tool" and choice.name not in [tool.name for tool in self.tools]:
+        if choice.type == "tool" and choice.name not in [tool.name for tool in tools]:
             raise conflict("tool_choice", "`tool_choice` names a tool that isn't in `tools`.")
         return self
 
-    def make_prompt_source(self) -> dict[str, Any]:
-        """For `engine.messages_format`."""
-        return self.model_dump(exclude_none=True, by_alias=True, include=set(CountTokensBody.model_fields))
+    def _offered(self) -> list[ClientTool]:
+        tools = offered(self.tools, self.messages)
+        chosen = self.tool_choice.name if self.tool_choice is not None else None
+        if chosen is None or any(tool.name == chosen for tool in tools):
+            return tools
+        return [*tools, *(tool for tool in self.tools if isinstance(tool, ClientTool) and tool.name == chosen)]
+
+    def make_prompt_source(self) -> tuple[Conversation, list[str]]:
+        """The conversation, and what of the request it does without.
+
+        An assistant's message at the end is the beginning of the answer, as in Anthropic's API.
+        """
+        tools, config, thinking = (
+            self._offered(),
+            self.output_config or OutputConfig(),
+            self.thinking or Thinking(type="adaptive"),
+        )
+        form = config.format or self.output_format
+        place = "output_config.format.schema" if config.format is not None else "output_format.schema"
+        conversation = Conversation(
+            messages=messages_of(self.system, self.messages),
+            tools=[spoken(tool) for tool in tools],
+            tool_choice=choice_of(self.tool_choice, tools),
+            parallel_tool_calls=self.tool_choice is None or not self.tool_choice.disable_parallel_tool_use,
+            response_format=ResponseFormat("json_schema", form.json_schema, place=place) if form is not None else None,
+            reasoning_effort="none" if thinking.type == "disabled" else config.effort,
+            continue_final=isinstance(self.messages[-1], AssistantTurn),
+            schema_field="input_schema",
+            thinking_tokens_max=thinking.budget_tokens if thinking.type == "enabled" else None,
+        )
+        return conversation, left_out(self.tools, self.messages)
 
 
 class MessagesBody(CountTokensBody):

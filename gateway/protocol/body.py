@@ -137,6 +137,11 @@ class RequestBody(Body):
         }
         return Sampling.of(max_tokens, {**values, **more})
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer comes as events."""
+        return getattr(self, "stream", False) is True
+
     def alternatives(self) -> int:
         """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""
         return 0
@@ -144,6 +149,11 @@ class RequestBody(Body):
     @classmethod
     def _describe(cls, schema: JSONSchema) -> None:
         cls.FIELDS.describe(schema)
+
+
+def field_of(value: object, name: str) -> object:
+    """Of a part of a body, before or after it has been parsed."""
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def conflict(param: str, reason: str) -> PydanticCustomError:

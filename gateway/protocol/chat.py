@@ -3,19 +3,20 @@
 The ranges of the numbers are not here: they come from the model's parameter profile (`checks.with_ranges`).
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from engine.base import Conversation, ResponseFormat, Sampling
-from gateway.errors.suggestions import nearest
 from gateway.models.parameters import Route
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
+from gateway.protocol.chat_tools import ChatCustomTool, ChatFunctionTool, ToolChoice, Tools, choose, toolbox_of
+from gateway.protocol.constraints import CONSTRAINT, Format, StructuredOutputs
 from gateway.protocol.fields import CHAT, EMPTY, FieldTable, Unsupported
-from gateway.protocol.messages import Messages, NamedToolChoice, ToolChoice, Tools
-from gateway.protocol.schema import ASKED, SENT, JSONSchema, forbids, implies, one_of_fields
+from gateway.protocol.messages import AssistantMessage, Messages
+from gateway.protocol.schema import ASKED, JSONSchema, forbids, implies
+from gateway.protocol.tools import NOT_RUN, SOME_TOOL, hosted_choice
 
 BIASES_MAX = 1024
 VARIABLES_MAX = 64
@@ -66,117 +67,23 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class JSONSchemaFormat(Body):
-    name: str | None = None
-    description: str | None = None
-    json_schema: dict[str, JsonValue] | None = Field(None, alias="schema")
-    strict: bool | None = None
-
-
-class Format(Body):
-    """`{"type": "json_object"}`, or json_schema with its schema, or regex with its pattern."""
-
-    type: Literal["text", "json_object", "json_schema", "regex"]
-    json_schema: JSONSchemaFormat | None = None
-    regex: str | None = None
-    pattern: str | None = None
-
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        implies(
-            {"type": {"const": "json_schema"}},
-            {"json_schema": {"type": "object", "properties": {"schema": SENT}, "required": ["schema"]}},
-        ),
-        {
-            "if": {"properties": {"type": {"const": "regex"}}},
-            "then": one_of_fields({"type": "string", "minLength": 1}, "regex", "pattern"),
-        },
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Format":
-        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.json_schema is None):
-            raise ValueError("the type json_schema needs `json_schema.schema`.")
-        if self.type == "regex" and not (self.regex or self.pattern):
-            raise ValueError("the type regex needs `regex`.")
-        return self
-
-    def constraint(self) -> ResponseFormat | None:
-        match self.type:
-            case "text":
-                return None
-            case "json_object":
-                return ResponseFormat("json_object")
-            case "json_schema":
-                schema = self.json_schema.json_schema if self.json_schema is not None else None
-                return ResponseFormat("json_schema", json_schema=schema, place="response_format.json_schema.schema")
-            case "regex":
-                field = "regex" if self.regex else "pattern"
-                return ResponseFormat("regex", regex=self.regex or self.pattern, place=f"response_format.{field}")
-
-
-Choices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=1024)]
-
-
-class StructuredOutputs(Body):
-    """vLLM's way to ask for a structure: exactly one of these."""
-
-    json_schema: dict[str, JsonValue] | None = Field(None, alias="json")
-    json_object: bool | None = None
-    regex: str | None = Field(None, min_length=1)
-    choice: (
-        Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=1024)]
-        | None
-    ) = None
-
-    RULES: ClassVar[tuple[JSONSchema, ...]] = (
-        {
-            "oneOf": [
-                {"properties": {name: SENT if name != "json_object" else {"const": True}}, "required": [name]}
-                for name in ("json", "json_object", "regex", "choice")
-            ]
-        },
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> "StructuredOutputs":
-        asked = (self.json_schema is not None, self.json_object is True, self.regex is not None, bool(self.choice))
-        if sum(asked) != 1:
-            raise ValueError("it needs exactly one of `json`, `json_object: true`, `regex` and `choice`.")
-        return self
-
-    def constraint(self) -> ResponseFormat:
-        if self.json_schema is not None:
-            return ResponseFormat("json_schema", json_schema=self.json_schema, place="structured_outputs.json")
-        if self.choice is not None:
-            choices = "|".join(f"({re.escape(one)})" for one in self.choice)
-            return ResponseFormat("regex", regex=choices, place="structured_outputs.choice")
-        if self.regex is not None:
-            return ResponseFormat("regex", regex=self.regex, place="structured_outputs.regex")
-        return ResponseFormat("json_object", place="structured_outputs")
-
-
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # Templates know no more than "high".
 EFFORTS = {"xhigh": "high", "max": "high"}
-CONSTRAINT: JSONSchema = {
-    "type": "object",
-    "properties": {"type": {"not": {"const": "text"}}},
-    "required": ["type"],
-}
 
 
 class SamplingFields(RequestBody):
     """What the chat and the completion routes share, beside the sampling parameters of the model's profile."""
 
-    model: str
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    model: str = Field(description="Name of the model.")
+    stream: bool = Field(False, description="Whether the answer comes as server-sent events, or whole.")
+    stream_options: StreamOptions | None = Field(None, description="`include_usage`: a last event tells the usage.")
     max_tokens: int | None = None
     n: int = 1
-    logit_bias: LogitBias = Field(default_factory=dict)
-    user: str | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    logit_bias: LogitBias = Field(default_factory=dict, description="By token id: what is added to its logit.")
+    user: str | None = Field(None, description="Your end user, by a name or a hash of yours; usage is summed by it.")
+    store: Literal[False] | None = Field(None, description="Answers are not kept.")
+    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one tier.")
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
@@ -228,26 +135,26 @@ class ChatBody(SamplingFields):
         "modalities",
     }
 
-    messages: Messages
+    messages: Messages = Field(description="The conversation so far, of system, user, assistant and tool.")
     max_completion_tokens: int | None = None
-    tools: Tools = Field(default_factory=list)
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool = True
-    response_format: Format | None = None
-    structured_outputs: StructuredOutputs | None = None
-    logprobs: bool = False
+    tools: Tools = Field(default_factory=list, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(None, description="`none`, `auto`, `required`, or one function by its name.")
+    parallel_tool_calls: bool = Field(True, description="Whether an answer may call several functions.")
+    response_format: Format | None = Field(None, description="`json_object`, a `json_schema` or a `regex` to keep to.")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's way to ask for the same.")
+    logprobs: bool = Field(False, description="Whether the answer has the log probability of each token.")
     top_logprobs: int | None = None
-    reasoning_effort: ReasoningEffort | None = None
-    include_reasoning: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How long a model that reasons does so.")
+    include_reasoning: bool = Field(True, description="Whether the answer has the reasoning, too.")
+    continue_final_message: bool = Field(False, description="Go on from the last message, the assistant's.")
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict, description="For the chat template.")
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
         implies({"top_logprobs": {"type": "integer", "minimum": 1}}, {"logprobs": {"const": True}}),
         implies(
             {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object", "minProperties": 1}]}},
-            {"tools": {"type": "array", "minItems": 1}},
+            {"tools": SOME_TOOL},
         ),
         forbids({"response_format": CONSTRAINT}, {"structured_outputs": {"type": "object", "minProperties": 1}}),
     )
@@ -259,6 +166,9 @@ class ChatBody(SamplingFields):
             yield "function_call", "it was replaced by `tool_choice`", values["function_call"]
         if values.get("add_generation_prompt") is False and values.get("continue_final_message") is not True:
             yield "add_generation_prompt", "an answer needs its beginning", False
+        tools = values.get("tools")
+        if kind := hosted_choice(values.get("tool_choice"), tools if isinstance(tools, list) else ()):
+            yield "tool_choice", NOT_RUN, kind
 
     @classmethod
     def without_unusable(cls, values: JSONObject) -> tuple[JSONObject, tuple[str, ...]]:
@@ -280,14 +190,11 @@ class ChatBody(SamplingFields):
             )
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
             raise conflict("max_tokens", "`max_tokens` and `max_completion_tokens` mean the same and differ; send one.")
-        if self.tool_choice is not None and self.tool_choice not in ("none", "auto") and not self.tools:
-            raise conflict("tool_choice", "`tool_choice` asks for a function, and `tools` holds none.")
-        if isinstance(self.tool_choice, NamedToolChoice):
-            names = [tool.function.name for tool in self.tools]
-            if self.tool_choice.function.name not in names:
-                near = nearest(self.tool_choice.function.name, names)
-                hint = f" Did you mean {near}?" if near is not None else ""
-                raise conflict("tool_choice", f"`tool_choice` names a function that isn't in `tools`.{hint}")
+        if self.tool_choice not in (None, "none", "auto"):
+            toolbox = toolbox_of(self.tools)
+            if not toolbox.offered:
+                raise conflict("tool_choice", "`tool_choice` asks for a function, and `tools` holds none.")
+            choose(toolbox, self.tool_choice)
         return self
 
     @property
@@ -301,17 +208,32 @@ class ChatBody(SamplingFields):
     def logprobs_wanted(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def customs(self) -> frozenset[str]:
+        """The names of the custom tools."""
+        return frozenset(tool.custom.name for tool in self.tools if isinstance(tool, ChatCustomTool))
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What of its tools the answer does without."""
+        return () if all(isinstance(tool, ChatFunctionTool) for tool in self.tools) else toolbox_of(self.tools).left_out
+
     def make_prompt_source(self) -> Conversation:
-        choice = self.tool_choice or ("auto" if self.tools else "none")
+        told, choice = choose(toolbox_of(self.tools), self.tool_choice)
         return Conversation(
-            messages=[message.model_dump(exclude_none=True) for message in self.messages],
-            tools=[tool.model_dump(exclude_none=True) for tool in self.tools],
-            tool_choice=choice.model_dump() if isinstance(choice, NamedToolChoice) else choice,
+            messages=[
+                message.spoken() if isinstance(message, AssistantMessage) else message.model_dump(exclude_none=True)
+                for message in self.messages
+            ],
+            tools=[tool.spoken() for tool in told],
+            tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=self.constraint,
             reasoning_effort=EFFORTS.get(self.reasoning_effort or "", self.reasoning_effort),
             chat_template_kwargs=self.chat_template_kwargs,
             continue_final=self.continue_final_message,
+            schema_places=[tool.place for tool in told],
+            held=frozenset(tool.told for tool in told if tool.held),
         )
 
     @property

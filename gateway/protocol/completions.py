@@ -12,7 +12,8 @@ from engine.base import Prompt, Renderer
 from gateway.errors import InvalidParameter
 from gateway.models.parameters import TOKEN_ID_MAX, Route
 from gateway.protocol.body import conflict
-from gateway.protocol.chat import CONSTRAINT, Format, SamplingFields, StructuredOutputs
+from gateway.protocol.chat import SamplingFields
+from gateway.protocol.constraints import CONSTRAINT, Format, StructuredOutputs
 from gateway.protocol.fields import COMPLETIONS, FieldTable
 from gateway.protocol.schema import JSONSchema, forbids, implies
 

@@ -111,10 +111,16 @@ MESSAGES = FieldTable(
         "diagnostics": "Asks Anthropic for details of its own.",
         "user_profile_id": "Who is behind the request, for Anthropic's own checks.",
         "workspace_id": "Where Anthropic counts the request.",
+        "billing_policy": "How Anthropic bills the request.",
+        "fallbacks": "Models of Anthropic's that would answer in place of one that can't.",
+        "fallback_credit_token": "What Anthropic gives back for an answer of such a model.",
+        "betas": "What Anthropic's SDKs send in the header `anthropic-beta`.",
+        "mcp_servers": "Servers whose tools Anthropic would call. They are left out, and named in `farebox-ignored`.",
     },
     refused={
         "container": "this gateway runs no containers",
-        "mcp_servers": "this gateway calls no MCP servers",
+        "thread": "this gateway keeps no conversations; send the whole of it as `messages`",
+        "compaction": "this gateway shortens no conversations",
         "inference_geo": "it runs where this gateway runs",
     },
 )

@@ -1,27 +1,26 @@
-"""The messages of a conversation and the tools beside them, as OpenAI's clients send them.
+"""The messages of a conversation, as OpenAI's clients send them.
 
 Page: "conversation messages: (user,assistant,tool)*,user including one system message anywhere". The order and the
 number of system messages are left to the model's chat template, since clients send several.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
     Discriminator,
     FailFast,
     Field,
-    JsonValue,
     Tag,
     WithJsonSchema,
     model_validator,
 )
 
-from gateway.protocol.body import Body
+from gateway.protocol.body import Body, field_of
 from gateway.protocol.schema import SENT, JSONSchema, one_of_fields
+from gateway.protocol.tools import custom_arguments
 
 MESSAGES_MAX = 10_000
-TOOLS_MAX = 1024
 TOOL_CALLS_MAX = 1024
 
 
@@ -79,10 +78,34 @@ class FunctionCall(Body):
     arguments: str = "{}"
 
 
-class ToolCall(Body):
+class FunctionToolCall(Body):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+
+
+class CustomCall(Body):
+    name: str = Field(min_length=1, max_length=256)
+    input: str = ""
+
+
+class CustomToolCall(Body):
+    """A call of a custom tool, whose input is a text."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CustomCall
+
+    def spoken(self) -> dict[str, object]:
+        """The call of the function that the model was told of."""
+        function = {"name": self.custom.name, "arguments": custom_arguments(self.custom.input)}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+ToolCall = Annotated[
+    Annotated[FunctionToolCall, Tag("call:function")] | Annotated[CustomToolCall, Tag("call:custom")],
+    Discriminator(lambda value: "call:custom" if field_of(value, "type") == "custom" else "call:function"),
+]
 
 
 class SystemMessage(Body):
@@ -122,6 +145,16 @@ class AssistantMessage(Body):
         },
     )
 
+    def spoken(self) -> dict[str, Any]:
+        """As the chat template gets it."""
+        fields = self.model_dump(exclude_none=True)
+        if any(isinstance(call, CustomToolCall) for call in self.tool_calls or ()):
+            fields["tool_calls"] = [
+                call.spoken() if isinstance(call, CustomToolCall) else call.model_dump(exclude_none=True)
+                for call in self.tool_calls or ()
+            ]
+        return fields
+
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
         said = (self.content, self.refusal, self.reasoning_content, self.reasoning)
@@ -138,7 +171,7 @@ class ToolMessage(Body):
 
 
 def _role(value: object) -> str:
-    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
+    role = field_of(value, "role")
     return f"role:{'system' if role == 'developer' else role}"
 
 
@@ -153,38 +186,3 @@ Message = Annotated[
 
 # FailFast: a list of a million faults would make a million errors before the first is told.
 Messages = Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MESSAGES_MAX)]
-
-
-class FunctionTool(Body):
-    name: str = Field(min_length=1, max_length=256)
-    description: str | None = None
-    parameters: dict[str, JsonValue] | None = None
-    strict: bool | None = None
-
-
-class Tool(Body):
-    """A function that the model may call: "Currently, only functions are supported as a tool." (the pages)"""
-
-    type: Literal["function"]
-    function: FunctionTool
-
-
-Tools = Annotated[list[Tool], FailFast(), Field(max_length=TOOLS_MAX)]
-
-
-class NamedFunction(Body):
-    name: str
-
-
-class NamedToolChoice(Body):
-    type: Literal["function"]
-    function: NamedFunction
-
-
-def _choice(value: object) -> object:
-    if isinstance(value, str) and value not in ("none", "auto", "required"):
-        raise ValueError('it must be "none", "auto", "required" or {"type": "function", "function": {"name": ...}}.')
-    return value
-
-
-ToolChoice = Annotated[Literal["none", "auto", "required"] | NamedToolChoice, BeforeValidator(_choice)]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from engine.base import ResponseFormat
 from gateway.models.parameters import Route
 from gateway.protocol.body import RequestBody, conflict
-from gateway.protocol.chat import Format
+from gateway.protocol.constraints import Format
 from gateway.protocol.schema import SENT, JSONSchema, forbids
 
 
@@ -23,7 +23,9 @@ class NativeBody(RequestBody):
     input: str = Field(min_length=1, description="Text to generate from, as it is; a BOS token is put in front.")
     max_new_tokens: int = 512
     num_responses: int = 1
-    response_format: Format | None = None
+    response_format: Format | None = Field(
+        None, description="What the answer is held to: `json_object`, a `json_schema` or a `regex`."
+    )
     webhook: str | None = Field(
         None,
         min_length=1,

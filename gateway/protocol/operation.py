@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, TypeVar
 
-from gateway.models.catalog import Task
+from gateway.models.model import Task
 from gateway.protocol.body import Body
 
 JSON = "application/json"

@@ -5,22 +5,38 @@ parameter profile, as on the chat route.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validator
 
-from engine.base import Sampling
+from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.models.parameters import Route
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.chat import EFFORTS, LogitBias, ReasoningEffort, openai_unsupported
 from gateway.protocol.fields import RESPONSES, FieldTable, Unsupported
-from gateway.protocol.messages import TOOLS_MAX
-from gateway.protocol.response_items import ITEM_TYPES, Items, MessageItem, item_type
+from gateway.protocol.response_conversation import messages_of
+from gateway.protocol.response_items import (
+    HOSTED_ITEMS,
+    ITEM_TYPES,
+    AdditionalTools,
+    HostedItem,
+    Items,
+    MessageItem,
+    item_type,
+)
+from gateway.protocol.response_tools import NamespaceTool, Tool, ToolChoice, Tools, choose, put
 from gateway.protocol.schema import ASKED, SENT, JSONSchema, implies
+from gateway.protocol.tools import (
+    NOT_RUN,
+    SOME_TOOL,
+    TOOLS_MAX,
+    HostedTool,
+    Toolbox,
+    hosted_choice,
+)
 
 LOGPROBS = "message.output_text.logprobs"
-NO_TOOLS = "this gateway runs no tools and calls no MCP servers itself; a `function` is run by the client"
-
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 METADATA_MAX = 16  # OpenAI's bounds
 
@@ -37,6 +53,16 @@ Metadata = Annotated[
     Field(max_length=METADATA_MAX),
     BeforeValidator(_few),
 ]
+
+
+MORE_TOOLS: JSONSchema = {
+    "properties": {
+        "input": {
+            "type": "array",
+            "contains": {"properties": {"type": {"const": "additional_tools"}}, "required": ["type"]},
+        }
+    }
+}
 
 
 class TextFormat(Body):
@@ -60,26 +86,19 @@ class TextFormat(Body):
 class TextConfig(Body):
     format: TextFormat | None = None
 
+    def constraint(self) -> ResponseFormat | None:
+        form = self.format
+        if form is None or form.type == "text":
+            return None
+        if form.type == "json_object":
+            return ResponseFormat("json_object", place="text.format")
+        return ResponseFormat("json_schema", json_schema=form.json_schema, place="text.format.schema")
+
 
 class ReasoningConfig(Body):
     """What else may stand here, such as `summary`, changes nothing: reasoning comes whole."""
 
     effort: ReasoningEffort | None = None
-
-
-class ResponseTool(Body):
-    """A function that the client runs."""
-
-    type: Literal["function"]
-    name: str = Field(min_length=1, max_length=256)
-    description: str | None = None
-    parameters: dict[str, JsonValue] | None = None
-    strict: bool | None = None
-
-
-class NamedResponseTool(Body):
-    type: Literal["function"]
-    name: str
 
 
 class ResponseStreamOptions(Body):
@@ -100,8 +119,8 @@ class ResponsesBody(RequestBody):
     max_output_tokens: int | None = None
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
-    tools: Annotated[list[ResponseTool], FailFast(), Field(max_length=TOOLS_MAX)] = Field(default_factory=list)
-    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
+    tools: Tools = Field(default_factory=list)
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
@@ -121,10 +140,10 @@ class ResponsesBody(RequestBody):
             {"top_logprobs": {"type": "integer", "minimum": 1}},
             {"include": {"type": "array", "contains": {"const": LOGPROBS}}},
         ),
-        implies(
-            {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object"}]}},
-            {"tools": {"type": "array", "minItems": 1}},
-        ),
+        {
+            **implies({"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object", "minProperties": 1}]}}, {}),
+            "then": {"anyOf": [{"properties": {"tools": SOME_TOOL}, "required": ["tools"]}, MORE_TOOLS]},
+        },
     )
 
     @classmethod
@@ -140,11 +159,13 @@ class ResponsesBody(RequestBody):
             raise conflict("stream_options", "`stream_options` needs `stream: true`.")
         if self.top_logprobs and LOGPROBS not in self.include:
             raise conflict("top_logprobs", f'`top_logprobs` needs `include: ["{LOGPROBS}"]`.')
-        if self.tool_choice is not None and self.tool_choice not in ("none", "auto") and not self.tools:
-            raise conflict("tool_choice", "`tool_choice` asks for a function, and `tools` holds none.")
-        named = self.tool_choice.name if isinstance(self.tool_choice, NamedResponseTool) else None
-        if named is not None and named not in [tool.name for tool in self.tools]:
-            raise conflict("tool_choice", "`tool_choice` names a function that isn't in `tools`.")
+        if sum(len(tool.tools) if isinstance(tool, NamespaceTool) else 1 for tool in self._all_tools()) > TOOLS_MAX:
+            raise conflict("tools", f"`tools` may hold at most {TOOLS_MAX} tools, those of namespaces as well.")
+        if self.tool_choice not in (None, "none", "auto"):
+            toolbox = self._toolbox()
+            if not toolbox.offered:
+                raise conflict("tool_choice", "`tool_choice` asks for a function, and `tools` holds none.")
+            choose(toolbox, self.tool_choice)
         return self
 
     def alternatives(self) -> int:
@@ -154,16 +175,9 @@ class ResponsesBody(RequestBody):
     def wants_logprobs(self) -> bool:
         return LOGPROBS in self.include
 
-    def conversation_fields(self) -> dict[str, Any]:
-        """For `engine.responses_format`."""
-        names = {"model", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning"}
-        fields = self.model_dump(exclude_none=True, by_alias=True, include=names)
-        if self.reasoning is not None and self.reasoning.effort in EFFORTS:
-            fields["reasoning"] = {"effort": EFFORTS[self.reasoning.effort]}
-        return {
-            **fields,
-            "input": self.input if isinstance(self.input, str) else [item.fields() for item in self.input],
-        }
+    @property
+    def wants_encrypted_reasoning(self) -> bool:
+        return ENCRYPTED_REASONING in self.include
 
     @property
     def continues(self) -> bool:
@@ -171,9 +185,48 @@ class ResponsesBody(RequestBody):
         last = None if isinstance(self.input, str) else self.input[-1]
         return isinstance(last, MessageItem) and last.begun
 
-    def make_prompt_source(self) -> tuple[dict[str, Any], bool]:
-        """`conversation_fields` and `continues`."""
-        return self.conversation_fields(), self.continues
+    def _all_tools(self) -> Iterator[Tool]:
+        yield from self.tools
+        for item in () if isinstance(self.input, str) else self.input:
+            if isinstance(item, AdditionalTools):
+                yield from item.tools
+
+    def _toolbox(self) -> Toolbox:
+        toolbox = Toolbox()
+        put(toolbox, self.tools, "tools")
+        for index, item in enumerate(() if isinstance(self.input, str) else self.input):
+            if isinstance(item, AdditionalTools):
+                put(toolbox, item.tools, f"input[{index}].tools")
+            elif isinstance(item, HostedItem):
+                toolbox.left_out.append(f"input[{index}] ({item.type})")
+        return toolbox
+
+    def repeated(self) -> dict[str, object]:
+        """What of the request an answer repeats as it was sent, but for what was left out."""
+        choice = self.tool_choice or ("auto" if self.tools else "none")
+        given = self.text.model_dump(by_alias=True, exclude_none=True) if self.text is not None else {}
+        return {
+            "tools": [tool.model_dump() for tool in self.tools if not isinstance(tool, HostedTool)],
+            "tool_choice": choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
+            "text": {"format": {"type": "text"}} | given,
+        }
+
+    def make_prompt_source(self) -> tuple[Conversation, Toolbox]:
+        toolbox = self._toolbox()
+        told, choice = choose(toolbox, self.tool_choice)
+        effort = self.reasoning.effort if self.reasoning is not None else None
+        return Conversation(
+            messages=messages_of(self.instructions, self.input, toolbox),
+            tools=[tool.spoken() for tool in told],
+            tool_choice=choice,
+            parallel_tool_calls=self.parallel_tool_calls,
+            response_format=self.text.constraint() if self.text is not None else None,
+            reasoning_effort=EFFORTS.get(effort or "", effort),
+            continue_final=self.continues,
+            param="input",
+            schema_places=[tool.place for tool in told],
+            held=frozenset(tool.told for tool in told if tool.held),
+        ), toolbox
 
     def sampling(self, max_tokens: int, **more: object) -> Sampling:
         biases = {int(token): bias for token, bias in self.logit_bias.items()}
@@ -181,17 +234,20 @@ class ResponsesBody(RequestBody):
         return super().sampling(max_tokens, logprobs=logprobs, logit_bias=biases, **more)
 
 
+_REASONS = {
+    "item_reference": "this gateway keeps no answers to refer to; send the item itself (AI SDK: `store: false`)",
+    "compaction": "only the server that made it can read it; send the conversation itself",
+}
+
+
 def _refused_within(values: JSONObject) -> Iterator[Unsupported]:
     """What can't be honoured in the fields of fields."""
     for index, item in enumerate(_list(values, "input")):
-        if isinstance(item, dict) and isinstance(kind := item_type(item), str) and kind not in ITEM_TYPES:
-            yield f"input[{index}]", f"an item's type is one of {', '.join(ITEM_TYPES)}", kind
-    for index, tool in enumerate(_list(values, "tools")):
-        if isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind != "function":
-            yield f"tools[{index}]", NO_TOOLS, kind
-    choice = values.get("tool_choice")
-    if isinstance(choice, dict) and isinstance(kind := choice.get("type"), str) and kind != "function":
-        yield "tool_choice", NO_TOOLS, kind
+        kind = item_type(item) if isinstance(item, dict) else None
+        if isinstance(kind, str) and kind not in ITEM_TYPES and kind not in HOSTED_ITEMS:
+            yield f"input[{index}]", _REASONS.get(kind, f"an item's type is one of {', '.join(ITEM_TYPES)}"), kind
+    if kind := hosted_choice(values.get("tool_choice"), _list(values, "tools")):
+        yield "tool_choice", NOT_RUN, kind
 
 
 def _list(values: JSONObject, name: str) -> list[object]:

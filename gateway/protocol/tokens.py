@@ -8,9 +8,10 @@ from engine.base import Conversation
 from gateway.models.parameters import TOKEN_ID_MAX, Route
 from gateway.protocol.body import RequestBody, conflict
 from gateway.protocol.chat import TemplateVariables
+from gateway.protocol.chat_tools import Tools
 from gateway.protocol.completions import are_token_ids
 from gateway.protocol.fields import TOKENIZE, FieldTable
-from gateway.protocol.messages import Messages, Tools
+from gateway.protocol.messages import Messages
 from gateway.protocol.schema import NULL, SENT, JSONSchema, forbids, implies
 
 

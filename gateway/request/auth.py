@@ -14,12 +14,15 @@ ADMIN_PREFIX = "/admin"
 class AuthMiddleware:
     """Puts the caller's `Key` into the scope. Raises InvalidAPIKey, and NotFound for the wrong kind of key."""
 
-    def __init__(self, app: ASGIApp, keys: KeyDirectory) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyDirectory, open_prefix: str | None = None) -> None:
+        """Beneath `open_prefix` keys don't decide who may come: there every page says it (`gateway.console.visits`)."""
         self._app = app
         self._keys = keys
+        self._open = OPEN_PATHS if open_prefix is None else OPEN_PATHS | {open_prefix}
+        self._beneath = () if open_prefix is None else (f"{open_prefix}/",)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open or scope["path"].startswith(self._beneath):
             await self._app(scope, receive, send)
             return
         trace = scope["farebox.context"].trace

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -16,8 +17,9 @@ from starlette.types import Send
 
 from engine.base import Delta
 from gateway.errors import from_exception
-from gateway.errors.shapes import error_event
+from gateway.errors.shapes import error_event, ping_event
 from gateway.idempotency.keys import Attempt
+from gateway.idempotency.recording import PING
 from gateway.limits.admission import Admission
 from gateway.models.fleet import Served
 from gateway.request.client import FLUSH_SECONDS
@@ -26,6 +28,7 @@ from gateway.request.generations import Part
 from gateway.request.jobs import Job
 from gateway.request.large_bodies import Turn
 from gateway.request.metered_generation import Metered
+from gateway.request.pings import Pings
 from gateway.request.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.telemetry.receipt import Receipt
@@ -63,7 +66,7 @@ class Exchange:
     """A request whose body has arrived and whose key is valid.
 
     `write` is `gateway.request.client.Client.write`, where what is written may go straight there; `streaming` says
-    whether an answer of events has begun.
+    whether an answer of events has begun, `answering` whether it has more than pings.
     """
 
     settings: Settings
@@ -80,6 +83,31 @@ class Exchange:
     write: Callable[[bytes], bool] | None
     attempt: Attempt | None = None  # with an Idempotency-Key
     streaming: bool = False
+    answering: bool = False
+    pings: Pings | None = None
+
+    def keep_alive(self) -> None:
+        """From now on the answer, which is to be one of events, isn't silent for long. Until `quiet`."""
+        if self.settings.stream_ping_seconds > 0:
+            self.pings = Pings(self.settings.stream_ping_seconds, self._ping)
+
+    async def quiet(self) -> None:
+        """No more pings. Afterwards `streaming` says whether one has begun the answer."""
+        if (pings := self.pings) is not None:
+            self.pings = None
+            try:
+                await pings.settled()
+            finally:
+                pings.stop()
+
+    async def _ping(self) -> None:
+        ping = ping_event(self.context.route)
+        if not self.streaming:
+            await self._begin_events()
+        if self.write is not None:
+            self.write(ping)
+        else:
+            await self.send({"type": "http.response.body", "body": ping, "more_body": True, PING: True})
 
     def job(self, request_id: str, served: Served, parts: Sequence[Part], *, stream: bool, user: str | None) -> Job:
         """This caller's work for the pipeline, under the gateway's own `request_id`; the log line gets its receipt."""
@@ -121,16 +149,23 @@ class Exchange:
         that reads too slowly is waited for here, while its tokens merge into one delta.
         """
         await self._start_events()
-        write, feed = self.write, events.feed
-        async for delta in metered:
+        write, feed, pings = self.write, events.feed, self.pings
+
+        def take(delta: Delta) -> bool:
             event = feed(delta)
+            if pings is not None and event:
+                pings.last = monotonic()
+            return write is None or write(event)
+
+        async for delta in metered:
             if write is None:
-                if event:
+                if event := feed(delta):
                     await self._send_event(event)
-            elif write(event):
-                await metered.forward(lambda delta: write(feed(delta)))
+            elif take(delta):
+                await metered.forward(take)
             else:
                 await self._send_event(b"")  # waits for the client
+        await self.quiet()
         await self._end(events.end())
 
     async def stream_from(self, events: AsyncIterator[bytes]) -> None:
@@ -139,31 +174,42 @@ class Exchange:
         async for event in events:
             if event:
                 await self._send_event(event)
+        await self.quiet()
         await self._end(b"")
 
     async def end_with(self, error: Exception) -> None:
         """End a stream with the event of an error. A client that doesn't read isn't waited for long.
 
-        Where we end it early, an answer to an Idempotency-Key must not count as whole: then its end isn't sent, and the
-        error is raised again.
+        Where we end it early, or have sent pings only, an answer to an Idempotency-Key must not count as whole: then
+        its end isn't sent, and the error is raised again.
         """
         known = from_exception(error)
         early = known.code in ENDED_EARLY
+        retried = self.attempt is not None and (early or not self.answering)
         self.context.fail(known.code, error)
         event = error_event(known, self.context.route, self.context.id, self.context.next_number())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS if early else FLUSH_SECONDS):
                 await self._send_event(event)
-                if not (early and self.attempt):
+                if not retried:
                     await self._end(b"")
-        if early and self.attempt:
+        if retried:
             raise known from error
 
     async def _start_events(self) -> None:
+        if self.pings is not None:
+            await self.pings.settled()
+        if not self.streaming:
+            await self._begin_events()
+        self.answering = True
+
+    async def _begin_events(self) -> None:
         await self._start(200, EVENT_STREAM_HEADERS)
         self.streaming = True
 
     async def _send_event(self, event: bytes) -> None:
+        if self.pings is not None:
+            self.pings.last = monotonic()
         await self.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from engine.adapters import Adapter
 from engine.base import Delta, EmbeddingRequest, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
 from engine.tokens import TokenLogprobs
 
@@ -32,39 +33,39 @@ async def start(
     *,
     stream: bool,
     cache_salt: str | None = None,
+    adapter: Adapter | None = None,
 ) -> Generation:
     """Hand every part to the engine, or none: where one is refused, the others are stopped again.
 
     Raises EngineOverloaded, EngineDead, PromptError.
     """
+
+    async def begin(request_id: str, part: Part) -> Generation:
+        if part.embedding is not None:
+            dimensions = part.embedding.dimensions
+            return await engine.embed(EmbeddingRequest(request_id, part.prompt, dimensions, trace_headers))
+        if part.sampling.max_tokens == 0:
+            nothing = NoTokens(part.prompt.tokens, part.sampling.n)
+            if part.sampling.prompt_logprobs is None:
+                return nothing
+            one = replace(part.sampling, max_tokens=1, n=1, logprobs=None)
+            request = GenerationRequest(request_id, part.prompt, one, trace_headers, stream=False, adapter=adapter)
+            return PromptScores(await engine.generate(request), nothing)
+        return await engine.generate(
+            GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt, adapter)
+        )
+
     if len(parts) == 1:
-        return await _start(engine, request_id, parts[0], trace_headers, stream, cache_salt)
+        return await begin(request_id, parts[0])
     started: list[Generation] = []
     try:
         for index, part in enumerate(parts):
-            started.append(await _start(engine, f"{request_id}-{index}", part, trace_headers, stream, cache_salt))
+            started.append(await begin(f"{request_id}-{index}", part))
     except BaseException:
         for generation in started:
             await generation.aclose()
         raise
     return Together(started, parts[0].sampling.n)
-
-
-async def _start(
-    engine: Engine, request_id: str, part: Part, trace_headers: Mapping[str, str], stream: bool, cache_salt: str | None
-) -> Generation:
-    if part.embedding is not None:
-        return await engine.embed(EmbeddingRequest(request_id, part.prompt, part.embedding.dimensions, trace_headers))
-    if part.sampling.max_tokens == 0:
-        nothing = NoTokens(part.prompt.tokens, part.sampling.n)
-        if part.sampling.prompt_logprobs is None:
-            return nothing
-        one = replace(part.sampling, max_tokens=1, n=1, logprobs=None)
-        request = GenerationRequest(request_id, part.prompt, one, trace_headers, stream=False)
-        return PromptScores(await engine.generate(request), nothing)
-    return await engine.generate(
-        GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt)
-    )
 
 
 class Together(Generation):

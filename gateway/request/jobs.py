@@ -54,13 +54,7 @@ class Job:
     @property
     def cache_salt(self) -> str | None:
         """Whom this request shares prefixes with, as the model card says."""
-        match self.served.model.card.prefix_cache:
-            case "account":
-                return f"account {self.key.account_id}"
-            case "key":
-                return f"key {self.key.id}"
-            case "shared":
-                return None
+        return self.served.shares_with(self.key)
 
     def priced(self) -> ReserveRequest:
         """What it may cost at most."""

@@ -80,7 +80,13 @@ class Metered:
         trace.begin("first_token", "generate")
         headers = trace.headers(job.trace_headers)
         self._generation = await start(
-            job.served.engine, job.request_id, job.parts, headers, stream=job.stream, cache_salt=job.cache_salt
+            job.served.engine,
+            job.request_id,
+            job.parts,
+            headers,
+            stream=job.stream,
+            cache_salt=job.cache_salt,
+            adapter=job.served.model.adapter,
         )
         self._reservation.follow(lambda: self.tokens)
         if admitted is not None:

@@ -1,7 +1,6 @@
 """Anthropic's Messages API, under `/v1/messages` and `/anthropic/v1/messages`."""
 
-from engine.formats import messages_format
-from gateway.encoders.usage import usage_fields
+from gateway.encoders.messages import MessageEvents, message
 from gateway.models.fleet import Served
 from gateway.protocol.anthropic import CountTokensBody, MessagesBody
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
@@ -12,7 +11,7 @@ from gateway.routes.common import new_id
 from gateway.schemas import anthropic as answers
 
 TAG = "Anthropic"
-ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), answers.AnthropicError)
+ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 503), answers.AnthropicError)
 
 
 @documented(
@@ -29,20 +28,16 @@ ERRORS = dict.fromkeys((400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 5
 )
 async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> None:
     """`POST /v1/messages`."""
-    form = await messages_format()
-    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, body.prompt_source()))
+    conversation, left_out = body.prompt_source()
+    exchange.context.ignore(left_out)
+    prompt = await served.renderer.chat(conversation)
     sampling = body.sampling(fit_to_context(served, prompt, body.max_tokens))
-    request_id = new_id("msg", "_")
-    job = exchange.job(request_id, served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
+    job = exchange.job(new_id("msg", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
-
-        def usage() -> dict[str, object]:
-            return usage_fields(metered.counts, metered.cost)
-
         if body.stream:
-            await exchange.stream_from(form.events(metered, request_id, body.model, usage))
+            await exchange.stream(metered, MessageEvents(metered, body.model))
         else:
-            await exchange.respond(await form.document(metered, request_id, body.model, usage))
+            await exchange.respond(await message(metered, body.model))
 
 
 @documented(
@@ -58,6 +53,7 @@ async def messages(exchange: Exchange, served: Served, body: MessagesBody) -> No
 )
 async def count_tokens(exchange: Exchange, served: Served, body: CountTokensBody) -> None:
     """`POST /v1/messages/count_tokens`."""
-    form = await messages_format()
-    prompt = await served.renderer.chat(await exchange.turn.run(form.conversation, body.prompt_source()))
+    conversation, left_out = body.prompt_source()
+    exchange.context.ignore(left_out)
+    prompt = await served.renderer.chat(conversation)
     await exchange.respond({"input_tokens": prompt.tokens})

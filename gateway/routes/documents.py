@@ -1,6 +1,6 @@
 """`/openapi.json` and `/docs`: what this gateway serves, from the tables that do the checking. Open to all."""
 
-from functools import cache, cached_property
+from functools import cached_property
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.openapi import page
 from gateway.openapi.common import Fields
 from gateway.openapi.document import build
@@ -26,6 +27,7 @@ class Documents:
         self._catalog = catalog
         self._version = version
         self.root_path = root_path
+        self._models: dict[str, bytes] = {}
 
     @cached_property
     def openapi(self) -> Fields:
@@ -35,12 +37,13 @@ class Documents:
     def openapi_json(self) -> bytes:
         return page.to_json(self.openapi)
 
-    @cache  # noqa: B019 - lives as long as the application, and there are as many models as cards
-    def model(self, name: str) -> bytes:
+    def model(self, model: Model) -> bytes:
         """A model of the catalog with its schemas."""
-        found = self._catalog.get(name)
-        assert found is not None
-        return page.to_json(catalog_model(found, self._catalog.aliases.get(name)))
+        if model.name in self._catalog.added:
+            return page.to_json(catalog_model(model))  # an adapter that was added comes and goes
+        if model.name not in self._models:
+            self._models[model.name] = page.to_json(catalog_model(model))
+        return self._models[model.name]
 
     @cached_property
     def html(self) -> bytes:

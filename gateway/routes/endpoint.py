@@ -16,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from engine.base import WORKS_FOR
+from engine.tokenizing import SHARES_WITH
 from gateway.errors import GatewayError, InvalidRequest, ModelNotAllowed, ShuttingDown
-from gateway.idempotency.keys import Attempt, digest_of, idempotency_key
-from gateway.models.catalog import Catalog, Task
+from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_key
+from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
+from gateway.models.model import Task
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -46,7 +48,7 @@ class Generating:
         operation = operation_of(handler)
         if operation is None or operation.body is None or not issubclass(operation.body, RequestBody):
             raise TypeError("a handler that generates must be documented with the body of its route")
-        self._operation, self._body = operation, operation.body
+        self.operation, self.body = operation, operation.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
@@ -110,14 +112,21 @@ class Generating:
         try:
             served, body = await self._checked(gateway, exchange)
             WORKS_FOR.set(str(exchange.key.id))
+            SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())
+            if body.streamed:
+                exchange.keep_alive()
             exchange.context.trace.begin("render")
             await self.handler(exchange, served, body)
+        except Replayed:
+            raise  # goes on from a ping as if there had been none
         except Exception as error:
+            await exchange.quiet()
             if not exchange.streaming:
                 raise
             await exchange.end_with(error)
         finally:
+            await exchange.quiet()
             exchange.turn.done()
             exchange.admission.release()
 
@@ -133,7 +142,7 @@ class Generating:
         else:
             values = parse_json(exchange.body)
             served = served or self._served(gateway, exchange, named_model(values))
-            body, ignored = check(self._body, values, served.model.profile, gateway.settings.unknown_fields)
+            body, ignored = check(self.body, values, served.model.profile, gateway.settings.unknown_fields)
         exchange.context.ignore(ignored)
         return served, body
 
@@ -141,23 +150,24 @@ class Generating:
         self, gateway: Gateway, exchange: Exchange, named: str | None
     ) -> tuple[Served, RequestBody, tuple[str, ...]]:
         settings = gateway.settings
-        profiles = gateway.catalog.profiles
-        job = Check(self._body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
+        profiles = {model.name: model.profile for model in gateway.catalog.visible_to(exchange.key.account_id)}
+        job = Check(self.body, exchange.body, profiles, settings.body_values_max, settings.unknown_fields, named)
         found = await gateway.large_bodies.check(job)
         if found.model is None:
             raise found.error or InvalidRequest("The body couldn't be read.")
         served = self._served(gateway, exchange, found.model)
         if found.error is not None:
             raise found.error
-        narrowed = with_ranges(self._body, served.model.profile)
+        narrowed = with_ranges(self.body, served.model.profile)
         return served, narrowed.remade(found.fields or {}, found.fields_set, found.made), found.ignored
 
     def _served(self, gateway: Gateway, exchange: Exchange, name: str) -> Served:
-        if (life := gateway.catalog.life(name)) is not None:
-            exchange.context.headers += life.headers()
-        served = gateway.fleet.find(name)
+        known = gateway.catalog.get(name)
+        if known is not None and known.visible_to(exchange.key.account_id):
+            exchange.context.headers += known.card.headers()
+        served = gateway.fleet.find(name, exchange.key.account_id)
         exchange.context.model = served.model.name
-        _require_allowed(exchange.key, served, self._operation, gateway.catalog)
+        _require_allowed(exchange.key, served, self.operation, gateway.catalog)
         return served
 
 

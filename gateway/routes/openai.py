@@ -28,6 +28,7 @@ TAG = "Chat and completions"
 )
 async def chat_completions(exchange: Exchange, served: Served, body: ChatBody) -> None:
     """`POST .../chat/completions`."""
+    exchange.context.ignore(body.left_out)
     prompt = await served.renderer.chat(body.prompt_source())
     sampling = body.sampling(fit_to_context(served, prompt, body.tokens_wanted), logprobs=body.logprobs_wanted)
     job = exchange.job(new_id("chatcmpl"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)

@@ -1,6 +1,6 @@
 """OpenAI's Responses API, under `/v1/responses` and `/v1/openai/responses`. Nothing is kept on the server."""
 
-from engine.formats import responses_format
+from gateway.encoders.response_items import OutputItems
 from gateway.encoders.responses import ResponseEvents, response
 from gateway.models.fleet import Served
 from gateway.protocol.operation import EVENTS, JSON, Operation, documented
@@ -16,24 +16,23 @@ from gateway.schemas import responses as answers
     Operation(
         "Responses",
         "Answer a conversation, as the Responses API does",
-        "Send the whole conversation: there is no `previous_response_id`, no `store: true`, no `background`, and no "
-        "tool that runs here. `usage` has `estimated_cost`.",
+        "Send the whole conversation: there is no `previous_response_id`, no `store: true`, no `background`. Tools of "
+        "the types `function`, `custom` and `namespace` are run by the client; others, such as `web_search`, are left "
+        "out and named in the header `farebox-ignored`. `usage` has `estimated_cost`.",
         body=ResponsesBody,
         answers={JSON: answers.ResponseObject, EVENTS: answers.StreamEvent},
-        errors=(501,),
         admitted=True,
     )
 )
 async def responses(exchange: Exchange, served: Served, body: ResponsesBody) -> None:
     """`POST .../responses`."""
-    form = await responses_format()
-    fields, continues = body.prompt_source()
-    conversation = await exchange.turn.run(form.conversation, fields, continue_final=continues)
+    conversation, toolbox = body.prompt_source()
+    exchange.context.ignore(toolbox.left_out)
     prompt = await served.renderer.chat(conversation)
     sampling = body.sampling(fit_to_context(served, prompt, body.max_output_tokens, "input"))
     job = exchange.job(new_id("resp", "_"), served, [Part(prompt, sampling)], stream=body.stream, user=body.user)
     async with exchange.pipeline.run(job) as metered:
-        items = form.items(served.tokens.chat)
+        items = OutputItems(toolbox, served.tokens.chat, encrypted=body.wants_encrypted_reasoning, streamed=body.stream)
         exchange.context.next_number = lambda: items.number
         if body.stream:
             await exchange.stream(metered, ResponseEvents(metered, body, items))

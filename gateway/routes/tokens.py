@@ -4,7 +4,6 @@ import asyncio
 import json
 
 from engine.base import Prompt, Sampling
-from engine.formats import responses_format
 from gateway.models.fleet import Served
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.completions import CompletionBody
@@ -73,15 +72,13 @@ async def detokenize(exchange: Exchange, served: Served, body: DetokenizeBody) -
         FREE,
         body=ResponsesBody,
         answers={JSON: answers.InputTokens},
-        errors=(501,),
         admitted=True,
     )
 )
 async def input_tokens(exchange: Exchange, served: Served, body: ResponsesBody) -> None:
     """`POST .../responses/input_tokens`."""
-    form = await responses_format()
-    fields, continues = body.prompt_source()
-    conversation = await exchange.turn.run(form.conversation, fields, continue_final=continues)
+    conversation, toolbox = body.prompt_source()
+    exchange.context.ignore(toolbox.left_out)
     prompt = await served.renderer.chat(conversation)
     await exchange.respond({"object": "response.input_tokens", "input_tokens": prompt.tokens})
 

@@ -87,7 +87,7 @@ async def get_rate_limit(request: Request) -> JSONResponse:
     """`GET /v1/me/rate_limit`: every limit of this key, and what is left of it."""
     gateway = _gateway(request)
     key: Key = request.scope["farebox.key"]
-    models = [model.name for model in gateway.catalog if key.allows(model.name)]
+    models = [model.name for model in gateway.catalog.visible_to(key.account_id) if key.allows(model.name)]
     standings = await gateway.limits.standings(key, models)
     data = [
         {

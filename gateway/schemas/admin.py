@@ -68,6 +68,26 @@ class NewKeyFields(KeyFields):
     secret: str
 
 
+class AdapterFields(TypedDict):
+    """`price` as it was given; `account_id` is whose alone it is."""
+
+    object: Literal["adapter"]
+    id: int
+    name: str
+    base: str
+    adapter: str
+    price: dict[str, str]
+    account_id: int | None
+    description: str
+    tags: list[str] | None
+    created_at: str
+
+
+class AdapterList(TypedDict):
+    object: Literal["list"]
+    data: list[AdapterFields]
+
+
 class AuditRecordFields(TypedDict):
     object: Literal["audit_record"]
     id: int

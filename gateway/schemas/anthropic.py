@@ -7,6 +7,13 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
+class ErrorDetails(TypedDict):
+    """What Anthropic's SDKs act on: on this they send the whole conversation instead of what is new."""
+
+    error_code: Literal["thread_unsupported_request"]
+    unsupported: list[Literal["thread"]]
+
+
 class AnthropicErrorFields(TypedDict):
     """`type` is Anthropic's; `code` and `param` are as on the other routes."""
 
@@ -14,6 +21,7 @@ class AnthropicErrorFields(TypedDict):
     message: str
     param: str | None
     code: str
+    details: NotRequired[ErrorDetails]
 
 
 class AnthropicError(TypedDict):
@@ -25,12 +33,21 @@ class AnthropicError(TypedDict):
     detail: str
 
 
+class OutputTokens(TypedDict):
+    """A part of `output_tokens`."""
+
+    thinking_tokens: int
+
+
 class MessageUsage(TypedDict):
-    """The prompt is `input_tokens` and `cache_read_input_tokens` together. `estimated_cost` is in US dollars."""
+    """The prompt is `input_tokens` and `cache_read_input_tokens` together: what is cached costs no more than the rest,
+    so `cache_creation_input_tokens` is 0. `estimated_cost` is in US dollars."""
 
     input_tokens: int
+    cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
+    output_tokens_details: NotRequired[OutputTokens]
     estimated_cost: NotRequired[float]
 
 
@@ -44,7 +61,7 @@ class MessageThinking(TypedDict):
 
     type: Literal["thinking"]
     thinking: str
-    signature: NotRequired[str]
+    signature: str
 
 
 class MessageToolUse(TypedDict):
@@ -112,7 +129,13 @@ class MessageStop(TypedDict):
     type: Literal["message_stop"]
 
 
-MessageEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
+class Ping(TypedDict):
+    """Nothing has happened for a while; the answer goes on."""
+
+    type: Literal["ping"]
+
+
+MessageEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
 
 
 class TokenCount(TypedDict):

@@ -1,13 +1,14 @@
 """The models as clients see them: OpenAI's list, and DeepInfra's catalog with the schemas of each model."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from engine.base import ModelTask
-from gateway.models.catalog import Alias, Model
-from gateway.models.life import Life, unix
+from engine.facts import ModelTask
+from gateway.models.life import timestamp, unix
+from gateway.models.model import Model
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -48,20 +49,44 @@ class ModelMetadata(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """`root` is the model itself, where `id` is another name of it."""
-
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     root: str
-    parent: None
+    parent: str | None
     metadata: ModelMetadata
 
 
 class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelCard]
+
+
+class AnthropicModel(TypedDict):
+    """A model as Anthropic's clients read it. Lengths are in tokens; `max_tokens` is how many are generated where a
+    request doesn't say. `created_at` is when the gateway started."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active", "deprecated"]
+    max_input_tokens: int | None
+    max_tokens: int
+    capabilities: None
+    deprecated_at: str | None
+    retires_at: str | None
+    line: None
+
+
+class AnthropicModelList(TypedDict):
+    """One page: `has_more` says whether there are further ones in its direction."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class TokenPricing(TypedDict):
@@ -117,46 +142,52 @@ class CatalogModel(CatalogEntry):
     schemas: ModelSchemas
 
 
-def model_card(model: Model, created: int, alias: Alias | None = None) -> ModelCard:
-    """OpenAI's model object, with DeepInfra's `metadata`; under another name, that name's."""
-    card, name = model.card, model.name if alias is None else alias.name
-    made: ModelCard = {
-        "id": name,
+def anthropic_model(model: Model, created: int) -> AnthropicModel:
+    card = model.card
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active" if card.deprecated is None else "deprecated",
+        "max_input_tokens": card.context_length,
+        "max_tokens": card.default_max_tokens,
+        "capabilities": None,
+        "deprecated_at": None if card.deprecated is None else timestamp(card.deprecated),
+        "retires_at": None if card.sunset is None else timestamp(card.sunset),
+        "line": None,
+    }
+
+
+def model_card(model: Model, created: int) -> ModelCard:
+    """OpenAI's model object, with DeepInfra's `metadata`."""
+    card = model.card
+    return {
+        "id": model.name,
         "object": "model",
         "created": created,
-        "owned_by": name.partition("/")[0],
-        "root": model.name,
-        "parent": None,
+        "owned_by": model.name.partition("/")[0],
+        "root": model.alias_of or model.base or model.name,
+        "parent": model.base,
         "metadata": {
-            "description": (alias and alias.description) or card.description,
+            "description": card.description,
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
             "tags": card.tags,
+            **card.told(),
         },
     }
-    life = _life(model, alias)
-    if life.deprecated is not None:
-        made["metadata"]["deprecated"] = life.deprecated.isoformat()
-    if life.sunset is not None:
-        made["metadata"]["sunset"] = life.sunset.isoformat()
-    if life.replaced_by is not None:
-        made["metadata"]["replaced_by"] = life.replaced_by
-    return made
 
 
-def _life(model: Model, alias: Alias | None) -> Life:
-    return alias if alias is not None and alias.deprecated is not None else model.card
-
-
-def catalog_entry(model: Model, alias: Alias | None = None) -> CatalogEntry:
-    card, price, life = model.card, model.price, _life(model, alias)
+def catalog_entry(model: Model) -> CatalogEntry:
+    card, price = model.card, model.price
     kind = KINDS[card.task]
     return {
-        "model_name": model.name if alias is None else alias.name,
+        "model_name": model.name,
         "type": kind,
         "reported_type": kind,
-        "description": (alias and alias.description) or card.description,
+        "description": card.description,
         "tags": card.tags,
         "pricing": {
             "type": "tokens",
@@ -167,16 +198,16 @@ def catalog_entry(model: Model, alias: Alias | None = None) -> CatalogEntry:
         "max_tokens": card.context_length,
         "default_max_tokens": card.default_max_tokens,
         "quantization": model.engine.precision,
-        "deprecated": None if life.deprecated is None else unix(life.deprecated),
-        "replaced_by": life.replaced_by,
+        "deprecated": None if card.deprecated is None else unix(card.deprecated),
+        "replaced_by": card.replaced_by,
         "private": 0,
     }
 
 
-def catalog_model(model: Model, alias: Alias | None = None) -> CatalogModel:
+def catalog_model(model: Model) -> CatalogModel:
     """With the schemas that the checks of this model are made from."""
     schemas = {"generate": _generating, "embed": _embedding, "score": _scoring}
-    return {**catalog_entry(model, alias), "schemas": schemas[model.card.task](model)}
+    return {**catalog_entry(model), "schemas": schemas[model.card.task](model)}
 
 
 def _embedding(model: Model) -> ModelSchemas:

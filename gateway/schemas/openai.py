@@ -72,11 +72,24 @@ class ToolCalled(TypedDict):
     function: FunctionCalled
 
 
+class CustomCalled(TypedDict):
+    name: str
+    input: str
+
+
+class CustomToolCalled(TypedDict):
+    """A call of a custom tool, whose input is a text."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CustomCalled
+
+
 class ChatMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCalled]]
+    tool_calls: NotRequired[list[ToolCalled | CustomToolCalled]]
 
 
 class ChatChoice(TypedDict):
@@ -109,11 +122,25 @@ class ToolCallDelta(TypedDict):
     function: FunctionDelta
 
 
+class CustomDelta(TypedDict):
+    name: NotRequired[str]
+    input: str
+
+
+class CustomToolCallDelta(TypedDict):
+    """The same of a custom tool; the pieces of `input` are to be joined."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["custom"]]
+    custom: CustomDelta
+
+
 class ChatDelta(TypedDict):
     role: NotRequired[Literal["assistant"]]
     content: NotRequired[str | None]
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCallDelta]]
+    tool_calls: NotRequired[list[ToolCallDelta | CustomToolCallDelta]]
 
 
 class ChatChunkChoice(TypedDict):

@@ -36,19 +36,35 @@ class OutputFunctionCall(TypedDict):
     id: str
     call_id: str
     name: str
+    namespace: NotRequired[str]
     arguments: str
     status: ResponseStatus
 
 
+class OutputCustomCall(TypedDict):
+    """A call of a custom tool, whose input is a text."""
+
+    type: Literal["custom_tool_call"]
+    id: str
+    call_id: str
+    name: str
+    namespace: NotRequired[str]
+    input: str
+    status: ResponseStatus
+
+
 class OutputReasoning(TypedDict):
+    """`encrypted_content` comes where `include` asks for it, to be sent back."""
+
     type: Literal["reasoning"]
     id: str
     summary: list[object]
     content: NotRequired[list[OutputReasoningText]]
+    encrypted_content: NotRequired[str]
     status: NotRequired[ResponseStatus]
 
 
-OutputItem = OutputMessage | OutputFunctionCall | OutputReasoning
+OutputItem = OutputMessage | OutputFunctionCall | OutputCustomCall | OutputReasoning
 
 
 class InputTokensDetails(TypedDict):
@@ -160,4 +176,15 @@ class ArgumentsEvent(TypedDict):
     name: NotRequired[str]
 
 
-StreamEvent = ResponseEvent | ItemEvent | PartEvent | TextEvent | ArgumentsEvent
+class InputEvent(TypedDict):
+    """A piece of a custom tool's input, or the whole at its end."""
+
+    type: Literal["response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"]
+    sequence_number: int
+    output_index: int
+    item_id: str
+    delta: NotRequired[str]
+    input: NotRequired[str]
+
+
+StreamEvent = ResponseEvent | ItemEvent | PartEvent | TextEvent | ArgumentsEvent | InputEvent

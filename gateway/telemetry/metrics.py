@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.gathered import add_observations
 from gateway.telemetry.receipt import Receipt
 from gateway.telemetry.watchdog import delay_histogram
 from pricing.money import usd_number
@@ -219,15 +220,7 @@ class StreamTimer:
         if receipt.outcome is Outcome.CLIENT_GONE:
             metrics.disconnects.labels(model).inc()
         if any(self._gaps):
-            self._merge_gaps(of_model.inter_token)
-
-    def _merge_gaps(self, histogram: Histogram) -> None:
-        # prometheus_client has no way to add several observations at once; these are the fields that its own
-        # `observe` writes, and a test holds them to the same outcome.
-        for bucket, count in zip(histogram._buckets, self._gaps, strict=True):
-            if count:
-                bucket.inc(count)
-        histogram._sum.inc(self._gaps_sum)
+            add_observations(of_model.inter_token, self._gaps, self._gaps_sum)
 
 
 class _Reading(Collector):

@@ -10,7 +10,7 @@ that it leaves, so that of several processes one wins.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Update, and_, delete, exists, func, insert, or_, select, update
 
 from engine.base import TokenCounts
 from gateway.webhooks.table import webhooks
@@ -47,6 +47,20 @@ class Lost:
     request_id: str
     counts: TokenCounts
     cost: Picodollars
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as an operator sees it, without what it says."""
+
+    request_id: str
+    key_id: int
+    url: str
+    state: str
+    attempts: int
+    created_at: int
+    next_attempt_at: int
+    last_error: str | None
 
 
 class WebhookStore:
@@ -128,6 +142,19 @@ class WebhookStore:
                 Lost(row[0], TokenCounts(row[1] or 0, row[2] or 0, row[3] or 0), Picodollars(row[4] or 0))
                 for row in await connection.execute(query)
             ]
+
+    async def latest(self, count: int) -> list[Call]:
+        """Calls of whatever state, the latest first."""
+        columns = [_T.c[name] for name in Call.__dataclass_fields__]
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(*columns).order_by(_T.c.id.desc()).limit(count))
+            return [Call(*row) for row in rows]
+
+    async def counts(self) -> dict[str, int]:
+        """How many calls are in which state."""
+        query = select(_T.c.state, func.count()).group_by(_T.c.state)
+        async with self._database.read() as connection:
+            return {str(state): int(count) for state, count in await connection.execute(query)}
 
     async def forget(self, before: int) -> None:
         """Take away the calls that ended before this time."""

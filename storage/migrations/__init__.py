@@ -21,7 +21,7 @@ from storage.errors import SchemaMismatch
 from storage.postgres_server import DatabaseTimes
 from storage.schema import meta
 
-REVISION: Final = "0001"
+REVISION: Final = "0003"
 """The schema that this code is written for."""
 
 MIGRATION_TIMES: Final = DatabaseTimes(lock_ms=60_000, idle_ms=60_000, statement_ms=3_600_000)

@@ -89,7 +89,7 @@ class Clients:
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest) -> Clients:
     """The third-party Python clients, in their own virtual environment."""
-    with _shown(request):
+    with shown(request):
         program = python_clients()
     return Clients(str(program), FOLDER / "python", _environment(LITELLM_LOCAL_MODEL_COST_MAP="True"))
 
@@ -97,7 +97,7 @@ def python(request: pytest.FixtureRequest) -> Clients:
 @pytest.fixture(scope="session")
 def evaluation(request: pytest.FixtureRequest) -> Clients:
     """Tools that evaluate and load models, in their own virtual environment."""
-    with _shown(request):
+    with shown(request):
         program = evaluation_tools()
     return Clients(str(program), FOLDER / "python", _environment())
 
@@ -108,7 +108,7 @@ def node(request: pytest.FixtureRequest) -> Clients:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         missing("node or npm", "install Node.js 18 or later, such as Debian's packages `nodejs` and `npm`.")
-    with _shown(request):
+    with shown(request):
         folder = node_clients(npm)
     return Clients(node, folder, _environment())
 
@@ -120,7 +120,7 @@ def _environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-def _shown(request: pytest.FixtureRequest) -> "nullcontext[None]":
+def shown(request: pytest.FixtureRequest) -> "nullcontext[None]":
     """An installation takes a while: its progress goes to the terminal, past pytest's capture."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     return capture.global_and_fixture_disabled() if capture is not None else nullcontext()

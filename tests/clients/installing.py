@@ -28,15 +28,16 @@ INSTALL_SECONDS_MAX = 800
 
 def python_clients() -> Path:
     """The Python that has the client packages."""
-    return _python(ENVIRONMENT, REQUIREMENTS, "the Python clients")
+    return python_with(ENVIRONMENT, REQUIREMENTS, "the Python clients")
 
 
 def evaluation_tools() -> Path:
     """The Python that has lm-eval and guidellm, with a CPU build of torch: guidellm's data loader is torch's."""
-    return _python(EVALUATION_ENVIRONMENT, EVALUATION_REQUIREMENTS, "the tools that evaluate models", "--no-deps")
+    return python_with(EVALUATION_ENVIRONMENT, EVALUATION_REQUIREMENTS, "the tools that evaluate models", "--no-deps")
 
 
-def _python(environment: Path, requirements: Path, what: str, *options: str) -> Path:
+def python_with(environment: Path, requirements: Path, what: str, *options: str) -> Path:
+    """The Python of a virtual environment with these packages."""
     python = environment / "bin" / "python"
     with locked(environment):
         if is_stale(environment, requirements):
@@ -53,14 +54,27 @@ def _python(environment: Path, requirements: Path, what: str, *options: str) -> 
 
 def node_clients(npm: str) -> Path:
     """The folder of the Node scripts, with its packages."""
-    modules, lock_file = NODE_FOLDER / "node_modules", NODE_FOLDER / "package-lock.json"
+    return node_packages(npm, NODE_FOLDER, "the Node clients")
+
+
+def node_packages(npm: str, folder: Path, what: str, *afterwards: str) -> Path:
+    """The folder, with the packages of its lock file, or else of its package.json, which then names whole versions.
+
+    `afterwards` is a command that makes them ready.
+    """
+    modules, pins = folder / "node_modules", folder / "package-lock.json"
+    command = ["ci"]
+    if not pins.exists():
+        pins, command = folder / "package.json", ["install", "--no-package-lock"]
     with locked(modules):
-        if is_stale(modules, lock_file):
-            say("the Node clients, into tests/clients/node/node_modules")
-            # Without the packages' own install scripts: none of them is needed.
-            run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(NODE_FOLDER))
-            mark_fresh(modules, lock_file)
-    return NODE_FOLDER
+        if is_stale(modules, pins):
+            say(f"{what}, into {modules.relative_to(ROOT)}")
+            # Without the packages' own install scripts: hardly one is needed.
+            run(npm, *command, "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
+            if afterwards:
+                run(*afterwards)
+            mark_fresh(modules, pins)
+    return folder
 
 
 def find_uv() -> str:

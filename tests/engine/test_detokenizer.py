@@ -52,6 +52,18 @@ def test_text_outside_of_ascii_comes_whole(tokenizer: TokenizerLike) -> None:
     assert "".join(fast.advance([token], False) for token in tokenizer.encode(text, add_special_tokens=False)) == text
 
 
+@pytest.mark.parametrize("before", ["", "Hi ", "a long prompt " * 40])
+def test_the_prompt_isnt_given_again_where_it_ends_within_a_character(tokenizer: TokenizerLike, before: str) -> None:
+    """As vLLM's does."""
+    *first, last = tokenizer.encode(f"{before}世", add_special_tokens=False)
+    assert tokenizer.decode([last]).endswith("\N{REPLACEMENT CHARACTER}"), "a character of several tokens is needed"
+    vllms = theirs(tokenizer, first)
+    read_prompts_end(vllms, first)
+    fast = plain(vllms)
+    assert fast is not None
+    assert fast.advance([last], False) == "世"
+
+
 def test_stop_strings_and_special_spacing_are_left_to_vllm(tokenizer: TokenizerLike) -> None:
     assert plain(theirs(tokenizer, [], stop=["x"])) is None
     assert plain(theirs(tokenizer, [], skip_special_tokens=False, spaces_between_special_tokens=False)) is None

@@ -9,9 +9,8 @@ import pytest
 from engine.base import ChatFormat, Conversation, JSONValue
 from engine.embedded import EmbeddedEngine
 from engine.errors import PromptTooLong
-from engine.messages_format import TURNS_AT_ONCE, MessagesFormat
-from engine.vllm_internals.quick_rendering import PIECE_CHARACTERS, refuse_if_too_long
-from engine.vllm_internals.quick_templates import PlainTemplates
+from engine.vllm_internals.encoding import PIECE_CHARACTERS, refuse_if_too_long
+from engine.vllm_internals.templates import Templates
 from gateway.errors import from_exception
 from tests.engine.conftest import LLAMA, WEATHER
 from tests.gateway.loop_meter import loop_meter
@@ -94,7 +93,7 @@ async def test_too_many_token_ids_are_known_by_their_number(engine: EmbeddedEngi
 
 
 async def test_names_of_a_clients_are_in_no_key_of_a_cache(engine: EmbeddedEngine) -> None:
-    class Counting(PlainTemplates):
+    class Counting(Templates):
         plans = 0
 
         def _plan_for(self, *key: Any) -> Any:
@@ -108,24 +107,5 @@ async def test_names_of_a_clients_are_in_no_key_of_a_cache(engine: EmbeddedEngin
             Conversation(HELLO, chat_template_kwargs={f"name{number}": 1}), None, None
         )
         params = request.build_chat_params(online.chat_template, "auto")
-        plain.render_messages(list(HELLO), params)
+        plain.render(list(HELLO), params.with_defaults({"tokenize": False}))
     assert plain.plans == 1
-
-
-def test_turns_converted_in_pieces_are_those_converted_at_once() -> None:
-    turns: list[dict[str, Any]] = [
-        {"role": "user", "content": "weather?"},
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"city": "Paris"}}]},
-        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "sunny"}]},
-        {"role": "assistant", "content": "Sunny."},
-    ] * TURNS_AT_ONCE
-    request: dict[str, JSONValue] = {"model": "m", "system": "Be brief.", "messages": turns}
-    whole = MessagesFormat().conversation(request)
-    pieces = [
-        message
-        for start in range(0, len(turns), 4)
-        for message in MessagesFormat().conversation({"model": "m", "messages": turns[start : start + 4]}).messages
-    ]
-    assert [dict(message) for message in whole.messages] == [{"role": "system", "content": "Be brief."}, *pieces]
-    assert whole.continue_final
-    assert not MessagesFormat().conversation({**request, "messages": turns[:-1]}).continue_final

@@ -1,7 +1,6 @@
 """A gateway in this process on a free port, with the scripted engine and a real SQLite ledger."""
 
 import asyncio
-import importlib
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -65,24 +64,6 @@ class GatewayServer:
         """The ledger's entries, once nothing waits to be written."""
         await self.gateway.ledger.flush()
         return await rows(self.database, "entries")
-
-
-# These routes convert with vLLM's own code, whatever the engine.
-VLLM_ROUTES = ("/messages", "/responses")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(route in item.name for route in VLLM_ROUTES):
-            item.add_marker(pytest.mark.vllm)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _formats(request: pytest.FixtureRequest) -> None:
-    """vLLM takes seconds to import, and beside a scripted engine nobody has done it: no request shall wait for that."""
-    if any(item.get_closest_marker("vllm") for item in request.session.items):
-        for name in ("engine.messages_format", "engine.responses_format"):
-            importlib.import_module(name)
 
 
 GatewayServers = Callable[..., AbstractAsyncContextManager[GatewayServer]]

@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from engine.script import HANG, REJECT, RequestScript, Script, Step, emit, fail
+from engine.script import HANG, REJECT, RequestScript, Script, Step, emit, fail, finish
 from gateway.models.catalog import shipped_cards
 from pricing.balance import Limit, LimitKind
 from pricing.keys import KeyTerms
@@ -16,13 +16,14 @@ from pricing.money import parse_usd
 from pricing.price import Price
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers, make_key
 
-pytestmark = pytest.mark.vllm
 CALL = Step("call", "get_weather", arguments='{"city": "Paris"}')
 SCRIPT = Script(
     requests=(
         RequestScript((Step("reason", "let me think"), emit("One moment"), CALL), match="please call"),
         RequestScript((emit("one two"), HANG), match="please hang"),
         RequestScript((emit("x y z"), fail("broken")), match="please fail"),
+        RequestScript((Step("call", "a", arguments="{}"), emit("between"), CALL, finish("stop")), match="two calls"),
+        RequestScript((), match="say nothing"),
         RequestScript((REJECT,), match="no room"),
         RequestScript((Step("call", "get_weather", arguments='{"city": "Par'),), match="please cut"),
         RequestScript((emit("Hello there friend"),), cached=2),
@@ -169,11 +170,14 @@ async def test_tokens_are_counted_for_nothing(server: GatewayServer, client: ant
     assert len(await server.entries()) == 1
 
 
-REFUSED = [
-    ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, "thinking"),
-    ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
-    ({"mcp_servers": [{"type": "url", "url": "https://a.example", "name": "a"}]}, "mcp_servers"),
+SEARCH: Any = {"type": "web_search_20250305", "name": "web_search"}
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"container": "c"}, "container"),
+    ({"thread": {"type": "create"}}, "thread"),
+    ({"compaction": {"type": "summarize"}}, "compaction"),
+    ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, "tool_choice"),
+    ({"tools": [TOOL, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}}, "tool_choice"),
+    ({"speed": "fast"}, "speed"),
 ]
 
 
@@ -196,7 +200,10 @@ INVALID = [
     ({"stop_sequences": ["a"] * 17}, "stop_sequences", "at most 16"),
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "user, assistant or system"),
-    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content", '"image"'),
+    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content", '"image", and this model reads text'),
+    ({"messages": [{"role": "assistant", "content": [{"type": "thought"}]}]}, "messages[0].content", '"thought"'),
+    ({"tools": ["x"]}, "tools[0]", "`name` and `input_schema`"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens", "greater than or equal to 1"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "missing"),
     ({"tool_choice": {"type": "any"}}, "tool_choice", "`tools` holds none"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice", "isn't in `tools`"),

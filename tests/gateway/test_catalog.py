@@ -7,6 +7,7 @@ import pytest
 from engine.demo import MODEL_DIR
 from engine.grammar.tried import GrammarLimits
 from gateway.models.catalog import Catalog, CatalogError, load_catalog, read_cards
+from gateway.models.model import Card
 from gateway.settings import Settings, SettingsError, load_settings
 
 CARD = """
@@ -70,6 +71,7 @@ def test_the_pages_prices_are_on_the_cards() -> None:
 def test_a_folder_is_relative_to_its_card_file(tmp_path: Path) -> None:
     (tmp_path / "cards.toml").write_text(CARD)
     [card] = read_cards(tmp_path / "cards.toml")
+    assert isinstance(card, Card)
     assert card.source == str(tmp_path / "./weights")
 
 

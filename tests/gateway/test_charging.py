@@ -9,9 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.script import HANG, RequestScript, Script, Step, emit, fail
 from gateway.routes.endpoint import Generating
 from pricing.balance import Limit, LimitKind

@@ -176,10 +176,10 @@ async def test_max_tokens_zero_echoes_and_generates_nothing(server: GatewayServe
 
 
 async def test_absent_max_tokens_take_the_cards_default_within_the_context(server: GatewayServer) -> None:
-    served = server.gateway.fleet.find(DEMO)
+    served = server.gateway.fleet.find(DEMO, 1)
     prompt = await served.renderer.text("a b c")
     assert fit_to_context(served, prompt, None, "prompt") == 16384
-    served = server.gateway.fleet.find(LLAMA2)
+    served = server.gateway.fleet.find(LLAMA2, 1)
     assert fit_to_context(served, prompt, None, "prompt") == 4096 - 3
 
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.event_text import event_bytes
 from engine.script import RequestScript, Script, Step, emit, fail
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers

@@ -15,9 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-# The formats here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, emit, sleep
 from gateway.request.exchange import Exchange
 from gateway.request.large_bodies import LargeBodies

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.responses_format  # noqa: F401
 from engine.script import RequestScript, Script, Step, emit
 from engine.tokens import Token, TokenLogprobs
 from gateway.models.token_json import ROWS_AT_ONCE, TokenJSON

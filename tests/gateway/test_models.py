@@ -1,8 +1,12 @@
 """The models and their catalog, and what browsers and connections need: HEAD, OPTIONS, CORS, keep-alive."""
 
+from datetime import UTC, datetime, timedelta
+
+import anthropic
 import httpx
 import jsonschema
 import pytest
+from anthropic.types import ModelInfo
 from pydantic import ValidationError
 
 from gateway.settings import Settings, SettingsError, load_settings
@@ -156,3 +160,38 @@ async def test_a_connection_is_kept_for_the_next_request(gateway_server: Gateway
             answer = await http.request(method, path, json=body, extensions={"trace": note})
             assert answer.headers.get("connection") != "close"
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "/anthropic"])
+async def test_anthropics_clients_get_anthropics_shape(gateway_server: GatewayServers, prefix: str) -> None:
+    async with (
+        gateway_server() as server,
+        anthropic.AsyncAnthropic(base_url=server.url + prefix, api_key=server.secret, max_retries=0) as client,
+    ):
+        page = await client.models.list()
+        assert [model.id for model in page.data] == [DEMO, LLAMA2]
+        assert (page.has_more, page.first_id, page.last_id) == (False, DEMO, LLAMA2)
+        assert [model.id async for model in client.models.list(limit=1)] == [DEMO, LLAMA2]
+        assert [model.id for model in (await client.models.list(before_id=LLAMA2)).data] == [DEMO]
+        assert (await client.models.list(after_id=LLAMA2)).last_id is None
+        model = await client.models.retrieve(LLAMA2)
+        ModelInfo.model_validate(model.model_dump(), strict=True)
+        assert (model.type, model.display_name, model.max_input_tokens) == ("model", LLAMA2, 4096)
+        assert abs(model.created_at - datetime.now(UTC)) < timedelta(hours=1)
+        beta = await client.beta.models.list()
+        assert [one.id for one in beta.data] == [DEMO, LLAMA2]
+        with pytest.raises(anthropic.NotFoundError, match="nobody/knows"):
+            await client.models.retrieve("nobody/knows")
+        for query in ({"limit": 0}, {"after_id": "nobody"}, {"after_id": DEMO, "before_id": LLAMA2}):
+            with pytest.raises(anthropic.UnprocessableEntityError):
+                await client.models.list(**query)  # type: ignore[arg-type]
+
+
+async def test_a_models_list_is_openais_for_everybody_else(gateway_server: GatewayServers) -> None:
+    async with gateway_server() as server, server.client() as http:
+        plain = (await http.get("/v1/models?limit=1")).json()
+        theirs = (await http.get("/anthropic/v1/models")).json()
+        wrong = (await http.get("/anthropic/v1/models/nobody")).json()
+    assert (plain["object"], len(plain["data"])) == ("list", 2)
+    assert set(theirs) == {"data", "has_more", "first_id", "last_id"}
+    assert (wrong["type"], wrong["error"]["type"]) == ("error", "not_found_error")

@@ -10,9 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-# Here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format
-import engine.responses_format  # noqa: F401
 from engine.base import Delta, Generation, GenerationRequest, TokenCounts
 from engine.script import HANG, RequestScript, Script, emit
 from engine.scripted import ScriptedEngine

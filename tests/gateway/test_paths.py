@@ -7,8 +7,6 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-# The format here, so that no request waits for vLLM's import: it isn't there before, beside a scripted engine.
-import engine.messages_format  # noqa: F401
 from engine.script import RequestScript, Script, emit
 from gateway.app import create_app
 from gateway.settings import SettingsError

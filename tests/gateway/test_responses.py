@@ -13,7 +13,6 @@ from gateway.models.catalog import shipped_cards
 from pricing.price import Price
 from tests.gateway.conftest import DEMO, LLAMA2, GatewayServer, GatewayServers
 
-pytestmark = pytest.mark.vllm
 CALL = Step("call", "get_weather", arguments='{"city": "Paris"}')
 SCRIPT = Script(
     requests=(
@@ -24,6 +23,8 @@ SCRIPT = Script(
     )
 )
 TOOL: Any = {"type": "function", "name": "get_weather", "description": "Weather.", "parameters": {"type": "object"}}
+SAID: Any = {"role": "user", "content": [{"type": "input_text", "text": "please"}]}
+ALLOWED: Any = {"type": "allowed_tools", "mode": "required"}
 card = next(card for card in shipped_cards() if card.name == DEMO)
 PRICE = Price.per_million(input=card.price.input, output=card.price.output)
 
@@ -161,10 +162,13 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"prompt": {"id": "p"}}, "prompt"),
     ({"service_tier": "priority"}, "service_tier"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0]"),
-    ({"tools": [TOOL, {"type": "mcp", "server_label": "a"}]}, "tools[1]"),
-    ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+    ({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "mcp", "server_label": "a"}}, "tool_choice"),
+    ({"tools": [{"type": "image_generation"}], "tool_choice": "required"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": ALLOWED | {"tools": [{"type": "web_search"}]}}, "tool_choice"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+    ({"input": [SAID, {"type": "compaction", "encrypted_content": "x"}]}, "input[1]"),
+    ({"input": [SAID, {"type": "computer_call_output", "call_id": "x", "output": {}}]}, "input[1]"),
 ]
 
 

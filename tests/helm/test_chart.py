@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 
-from gateway.models.catalog import Card
+from gateway.models.model import Card
 from gateway.settings import Settings, load_settings
 from helm.settings_schema import is_secret
-from tests.helm.conftest import CHART, EXAMPLES, Chart, Values, environment, find, gateway, pod_specs
+from tests.helm.conftest import (
+    CHART,
+    EXAMPLES,
+    Chart,
+    Manifest,
+    Values,
+    environment,
+    find,
+    gateway,
+    pod_specs,
+    validate,
+)
 from tests.helm.test_manifests import CARD, MATRIX, POSTGRES
 
 SECRETS = {"database-url", "redis-url", "hub-token", "webhook-secret", "bootstrap-key", "admin-key"}
@@ -269,6 +280,46 @@ def test_a_changed_card_restarts_the_pods(chart: Chart) -> None:
         return str(template["metadata"]["annotations"]["checksum/cards"])
 
     assert checksum("0.1") != checksum("0.2")
+
+
+EDGES: Values = {
+    "ingress": {"enabled": True, "hosts": ["llm.example.com"]},
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "edge"}]},
+}
+
+
+def edge_paths(manifests: list[Manifest]) -> tuple[dict[str, str], dict[str, str]]:
+    """What the Ingress and the HTTPRoute lead to, with the kind of each path."""
+    http = find(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    matches = find(manifests, "HTTPRoute")["spec"]["rules"][0]["matches"]
+    return (
+        {path["path"]: path["pathType"] for path in http},
+        {match["path"]["value"]: match["path"]["type"] for match in matches},
+    )
+
+
+def test_the_console_is_reached_from_outside_only_where_that_is_wanted(chart: Chart) -> None:
+    for values, exposed in (({}, False), ({"exposed": True}, True), ({"exposed": True, "enabled": False}, False)):
+        manifests = chart.render(EDGES | {"console": values})
+        for manifest in manifests:
+            if manifest["kind"] == "Ingress":
+                validate(manifest)
+        ingress, route = edge_paths(manifests)
+        assert (ingress.get("/console"), ingress.get("/")) == (("Prefix", "Exact") if exposed else (None, None))
+        assert (route.get("/console"), route.get("/")) == (("PathPrefix", "Exact") if exposed else (None, None))
+        assert "/v1" in ingress
+
+
+def test_the_consoles_values_are_the_gateways_settings(chart: Chart) -> None:
+    for values, console, public in (
+        ({}, True, True),
+        ({"catalogPublic": False}, True, False),
+        ({"enabled": False}, False, True),
+    ):
+        variables = environment(gateway(chart.render({"console": values})))
+        plain = {name: value for name, value in variables.items() if isinstance(value, str)}
+        loaded = load_settings({name: value for name, value in plain.items() if name.startswith("FAREBOX_")})
+        assert (loaded.console, loaded.console_catalog_public) == (console, public)
 
 
 def test_runbook_links_follow_the_value(chart: Chart) -> None:

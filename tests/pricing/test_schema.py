@@ -11,7 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
+import gateway.console.table
 import gateway.idempotency.table
+import gateway.models.adapter_store
 import gateway.webhooks.table  # noqa: F401
 from pricing.ledger import Ledger
 from storage.database import Database

@@ -59,6 +59,13 @@
   value: "8000"
 - name: FAREBOX_SHUTDOWN_SECONDS
   value: {{ .Values.shutdown.drainSeconds | quote }}
+{{- if not .Values.console.enabled }}
+- name: FAREBOX_CONSOLE
+  value: "false"
+{{- else if not .Values.console.catalogPublic }}
+- name: FAREBOX_CONSOLE_CATALOG_PUBLIC
+  value: "false"
+{{- end }}
 {{- with include "farebox.served" . }}
 - name: FAREBOX_MODELS
   value: {{ . | quote }}
