@@ -1,7 +1,8 @@
 """Agents: conversations with tools, each turn of which sends everything that was said again, and a little more.
 
-Measured are the last turns of each; what comes before them is in the engine's prefix cache, from a request that isn't
-measured. All of a conversation is written beforehand, so that every server is asked the same.
+Measured are the last turns of each. What comes before them is the same for all of a scenario's agents, so that the
+engine computes it once, for a request that isn't measured; a front end gets it whole with each turn all the same. All
+of a conversation is written beforehand, so that every server is asked the same.
 """
 
 import asyncio
@@ -80,7 +81,8 @@ def tools() -> list[JSONObject]:
 
 def talks(scenario: Scenario, model: Path, seed: int) -> list[Talk]:
     writer = Writer(model, seed)
-    return [writer.talk(scenario.prompt_tokens) for _ in range(scenario.streams)]
+    shared = until(writer.talk(scenario.prompt_tokens), _first(scenario) - 1)
+    return [shared + writer.talk(scenario.prompt_tokens)[len(shared) :] for _ in range(scenario.streams)]
 
 
 def until(talk: Talk, turn: int) -> Talk:
@@ -127,10 +129,9 @@ def prepare(scenario: Scenario, target: Target, model_name: str, held: Sequence[
 
     async def begin() -> None:
         async with _http(target) as http:
-            client = Client(http, model_name)
-            for talk in held:
-                async for _ in client.events(until(talk, _first(scenario) - 1), 1, tools=tools()):
-                    pass
+            shared = until(held[0], _first(scenario) - 1)
+            async for _ in Client(http, model_name).events(shared, 1, tools=tools()):
+                pass
 
     asyncio.run(begin())
 

@@ -18,6 +18,7 @@ from gateway.process import server
 from gateway.process.assembly import open_gateway
 from gateway.process.bootstrap import FirstKeys
 from gateway.request.pipeline import Pipeline
+from gateway.request.turns import Turns
 from gateway.settings import load_settings
 from gateway.state import Gateway
 from gateway.telemetry.logs import configure_logging
@@ -133,7 +134,9 @@ async def open_free(settings: Any, fleet: Fleet) -> AsyncIterator[tuple[Gateway,
         gateway.ledger = cast(Any, NoLedger())
         gateway.metrics = cast(Any, NoMetrics())
         gateway.limits = cast(Any, NoLimits())
-        gateway.pipeline = Pipeline(gateway.ledger, gateway.metrics, seconds_max=settings.request_timeout_seconds)
+        gateway.pipeline = Pipeline(
+            gateway.ledger, gateway.metrics, Turns(fleet.engines), seconds_max=settings.request_timeout_seconds
+        )
         yield gateway, first_keys
 
 

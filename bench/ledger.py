@@ -1,6 +1,7 @@
 """The ledger alone: how many requests a second it settles, and what a reservation adds to a request.
 
     python -m bench.ledger                      SQLite and PostgreSQL, some seconds each
+    python -m bench.ledger --limits 8           the same with eight limits for each account and key
     python -m bench.ledger --mixed --seconds 600    two processes on one PostgreSQL, keys and accounts all mixed up
 
 A request here is `reserve`, `stands`, one count, `settle`. What it adds is the time from `reserve` to `stands`: the
@@ -50,16 +51,33 @@ class Tally:
         return f"{per_second:7,.0f} settled/s, reserve to stands {median:.1f} ms median, {p99:.1f} ms p99; {wrong}"
 
 
-async def prepare(url: str, accounts: int, keys_each: int) -> None:
-    """Prepaid accounts with keys that have a monthly limit: every check and every lock is used."""
+ZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "UTC",
+    "Asia/Tokyo",
+    "Africa/Cairo",
+)
+
+
+def key_limits(count: int) -> tuple[Limit, ...]:
+    """So many limits that never fill: one per month, and days of other zones."""
+    amount = parse_usd("90000")
+    return (Limit(LimitKind.MONTH, amount), *(Limit(LimitKind.DAY, amount, zone) for zone in ZONES))[:count]
+
+
+async def prepare(url: str, accounts: int, keys_each: int, limits: int) -> None:
+    """Prepaid accounts with keys that have monthly limits: every check and every lock is used."""
     database = await Database.open(url)
     await upgrade(database)
     credit = Limit(LimitKind.PREPAID, parse_usd("100000"))
     for number in range(accounts):
-        account = await Accounts(database).create(f"bench-{number}", credit, actor="bench")
+        more = key_limits(limits)[1:]
+        account = await Accounts(database).create(f"bench-{number}", credit, *more, actor="bench")
         for each in range(keys_each):
-            terms = KeyTerms(limit=Limit(LimitKind.MONTH, parse_usd("90000")))
-            await Keys(database).create(account.id, f"key-{each}", terms, actor="bench")
+            await Keys(database).create(account.id, f"key-{each}", KeyTerms(key_limits(limits)), actor="bench")
     await database.close()
 
 
@@ -105,15 +123,15 @@ def _process(url: str, concurrent: int, seconds: float, seed: int) -> Tally:
     return asyncio.run(drive(url, concurrent, seconds, seed))
 
 
-def alone(name: str, url: str, concurrent: int, seconds: float) -> str:
-    asyncio.run(prepare(url, accounts=4, keys_each=4))
+def alone(name: str, url: str, concurrent: int, seconds: float, limits: int) -> str:
+    asyncio.run(prepare(url, accounts=4, keys_each=4, limits=limits))
     tally = asyncio.run(drive(url, concurrent, seconds, seed=0))
     return f"{name:12}{tally.line()}"
 
 
-def mixed(url: str, concurrent: int, seconds: float) -> str:
+def mixed(url: str, concurrent: int, seconds: float, limits: int) -> str:
     """Processes that reserve and settle on the same few rows, in whatever order. A deadlock would show as an error."""
-    asyncio.run(prepare(url, accounts=3, keys_each=5))
+    asyncio.run(prepare(url, accounts=3, keys_each=5, limits=limits))
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         orders = [(url, concurrent, seconds, seed) for seed in range(PROCESSES)]
         tallies = pool.starmap(_process, orders)
@@ -139,16 +157,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of load on each database. Default: 10.")
     parser.add_argument("--concurrent", type=int, default=256, help="requests at a time in a process. Default: 256.")
     parser.add_argument("--mixed", action="store_true", help=f"{PROCESSES} processes on one PostgreSQL")
+    parser.add_argument("--limits", type=int, default=1, help="of each account and key, 1 to 8. Default: 1.")
     options = parser.parse_args()
     if options.mixed:
         with postgres() as url:
-            print(mixed(url, options.concurrent, options.seconds))
+            print(mixed(url, options.concurrent, options.seconds, options.limits))
         return
     with tempfile.TemporaryDirectory(prefix="farebox-bench-") as folder:
         url = f"sqlite:///{Path(folder) / 'farebox.db'}"
-        print(alone("SQLite", url, options.concurrent, options.seconds), flush=True)
+        print(alone("SQLite", url, options.concurrent, options.seconds, options.limits), flush=True)
     with postgres() as url:
-        print(alone("PostgreSQL", url, options.concurrent, options.seconds), flush=True)
+        print(alone("PostgreSQL", url, options.concurrent, options.seconds, options.limits), flush=True)
 
 
 if __name__ == "__main__":

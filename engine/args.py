@@ -63,6 +63,7 @@ def engine_args(spec: EngineSpec, log_config_path: str | None) -> AsyncEngineArg
         options["logits_processors"] = [*_list(options.get("logits_processors")), HIGH_TEMPERATURE]
     if options.get("runner") != "pooling":  # there vLLM may share a cache between them that isn't made for it
         options.setdefault("renderer_num_workers", RENDERERS)
+    options.setdefault("scheduling_policy", "priority")  # by the number that comes with each request
     options["structured_outputs_config"] = _structured_outputs(options.get("structured_outputs_config"))
     set_options(options, spec.adapters)
     if log_config_path is not None:

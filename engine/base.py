@@ -7,7 +7,7 @@ process, `engine.scripted` with a script, for the faults that a real engine can'
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from engine.adapters import Adapter, TakesAdapters
@@ -17,6 +17,7 @@ from engine.conversations import JSONValue as JSONValue
 from engine.conversations import ResponseFormat as ResponseFormat
 from engine.facts import ModelTask as ModelTask
 from engine.grammar.tried import GrammarLimits
+from engine.load import EngineLoad
 from engine.tokenizing import TokenizingLimits
 from engine.tokens import TokenLogprobs, Vocabulary
 
@@ -26,8 +27,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 THINKING_BUDGET = "thinking.budget_tokens"  # in `Prompt.left_out`, where the engine can't end a model's thinking
 
-# Whom the current task works for: clients take turns where one may make others wait. Any name will do that is the
-# client's own.
+# Whom the current task works for, by any name: clients take turns.
 WORKS_FOR: ContextVar[str] = ContextVar("client", default="")
 
 
@@ -109,16 +109,6 @@ class Sampling:
             own["stop"] = tuple(own["stop"])
         return cls(max_tokens, **own, more={name: value for name, value in values.items() if name not in _OWN})
 
-    def fields(self) -> dict[str, Any]:
-        """By the engine's names, as JSON can say them; of its own, those that aren't at their defaults."""
-        found: dict[str, Any] = {"max_tokens": self.max_tokens}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            default = one.default_factory() if one.default_factory is not MISSING else one.default
-            if one.name != "more" and value != default:
-                found[one.name] = list(value) if isinstance(value, tuple) else value
-        return found | dict(self.more)
-
 
 _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 
@@ -126,7 +116,9 @@ _OWN = frozenset(one.name for one in fields(Sampling)) - {"max_tokens", "more"}
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to the engine. `trace_headers` carry the W3C trace context, if any; requests with different
-    `cache_salt`s share no prefix cache. The `adapter` must have been loaded.
+    `cache_salt`s share no prefix cache. The `adapter` must have been loaded. Of those that wait, the one with the
+    lowest `priority` is next, and the highest is the first to give up its place; `began` is called once, when the
+    engine has worked on the prompt.
 
     Without `stream` there is one Delta per choice, when all choices are done: nobody is woken per token, and tool
     calls are parsed from the whole text. `Generation.counts` moves on with every token either way.
@@ -138,6 +130,8 @@ class GenerationRequest:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = True
     cache_salt: str | None = None
+    priority: int = 0
+    began: Callable[[], None] | None = None
     adapter: Adapter | None = None
 
 
@@ -152,6 +146,7 @@ class EmbeddingRequest:
     prompt: Prompt
     dimensions: int | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +278,10 @@ class Engine(TakesAdapters, Protocol):
     @property
     def has_room(self) -> bool:
         """Whether no request waits for others to end before the engine works on it, as far as it is known now."""
+
+    @property
+    def load(self) -> EngineLoad:
+        """As far as it is known now. Known once started."""
 
     @property
     def vocabulary(self) -> Vocabulary:

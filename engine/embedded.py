@@ -8,6 +8,7 @@ from engine import environment
 from engine.adapters import Adapter
 from engine.base import ChatFormat, EmbeddingRequest, EngineSpec, EngineState, GenerationRequest
 from engine.errors import EngineDead, EngineStartError
+from engine.load import EngineLoad
 from engine.seat import Seat
 from engine.starting import STOP_SECONDS, in_daemon_thread, prepare, reason
 from engine.tokens import Vocabulary
@@ -64,6 +65,10 @@ class EmbeddedEngine:
     @property
     def has_room(self) -> bool:
         return self._require().core.has_room
+
+    @property
+    def load(self) -> EngineLoad:
+        return self._require().core.load
 
     async def start(self) -> None:
         """Loads the weights in a thread, so that the event loop goes on, and generates a token.

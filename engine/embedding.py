@@ -43,6 +43,7 @@ class EmbeddedEmbedding(Generation):
             params,
             request.request_id,
             trace_headers=dict(request.trace_headers) or None,
+            priority=request.priority,
         )
 
     @property

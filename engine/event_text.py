@@ -8,7 +8,7 @@ _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 def event_bytes(event: str) -> bytes:
-    """The event in UTF-8, with the line ends of Unicode that may stand in its JSON strings escaped."""
+    """The event in UTF-8, with the line ends of Unicode that may be in its JSON strings escaped."""
     if event.isascii():
         return event.encode()
     return _LINE_ENDS.sub(_escaped, event).encode()

@@ -13,7 +13,7 @@ from engine.errors import EngineDead, EngineError, EngineOverloaded, GenerationF
 
 _log = logging.getLogger("farebox.engine")
 
-# The nearest ancestor counts, so a subclass stands here only to be seen by the test that compares this table with
+# The nearest ancestor counts, so a subclass is here only to be seen by the test that compares this table with
 # vLLM's modules: when vLLM grows a class, somebody must decide what it means to a client.
 TABLE: dict[type[BaseException], type[EngineError]] = {
     v.VLLMError: GenerationFailed,
@@ -49,7 +49,7 @@ ENGINE_DEAD = "The engine has stopped; the server must be restarted."
 
 
 def translate(error: BaseException, *, param: str = "messages") -> EngineError:
-    """The error of `engine.errors` that stands for `error`; `param` is the field that it is probably about."""
+    """The error of `engine.errors` that `error` becomes; `param` is the field that it is probably about."""
     if isinstance(error, EngineError):
         return error
     kind = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)

@@ -88,6 +88,7 @@ class LoadedEngine:
                 "temperature",
             )
         inbox = Inbox(sampling.n, request.stream, sampling.logprobs or 0)
+        inbox.began = request.began
         generation = EmbeddedGeneration(
             self.core, inbox, handle.token_ids, handle.context, sampling.prompt_logprobs is not None
         )
@@ -97,6 +98,7 @@ class LoadedEngine:
                 _salted(handle.engine_input, request),
                 sampling_params(sampling, handle.constraints),
                 inbox,
+                priority=request.priority,
                 trace_headers=dict(request.trace_headers),
                 reasoning_ended=handle.reasoning_ended,
                 reasoning_parser_kwargs=handle.reasoning_parser_kwargs,

@@ -2,7 +2,7 @@
 
 Before requests come, whatever vLLM and the libraries under it log is about the machine and the model, and is logged in
 full. From then on nobody can tell which of their thousand log calls hold a prompt or an answer, so that of each record
-only what stands in their source code is kept: the constant message, the place, and the types of exceptions with theirs.
+only what is in their source code is kept: the constant message, the place, and the types of exceptions with theirs.
 A place says so once a minute; the log can't grow with each token. Our own records (`farebox.*`, `engine.*`, ...) hold
 nothing said, and only lose the texts of exceptions.
 """

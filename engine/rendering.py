@@ -1,14 +1,11 @@
 """Conversations and texts into prompts, with vLLM's chat templates, tokenizer and parsers."""
 
 import difflib
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pydantic import PrivateAttr
-from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionRequest,
@@ -26,10 +23,12 @@ from vllm.tool_parsers import ToolParserManager
 from engine.base import THINKING_BUDGET, ChatFormat, Conversation, JSONValue, Prompt, ResponseFormat
 from engine.errors import EngineError, EngineStartError, PromptError, PromptTooLong, UnsupportedFeature
 from engine.failures import BARE, prompt_error, template_error, translate
+from engine.held_requests import HeldRequest, with_held_tools
 from engine.history import calls_apart, own_messages
 from engine.pairs import Pairs
 from engine.parsing import ChatContext
 from engine.sampling import UNCONSTRAINED, Constraints
+from engine.template_variables import check_variables
 from engine.vllm_internals.constraining import Constraining, HeldTools
 from engine.vllm_internals.core import Core
 from engine.vllm_internals.renderer import take_turns
@@ -37,40 +36,8 @@ from engine.vllm_internals.renderer import take_turns
 _log = logging.getLogger("farebox.engine")
 
 # Without a limit the exact length comes back; the gateway compares it with the context.
-_CHAT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
 _TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=True)
 _BARE_TEXT = TokenizeParams(max_total_tokens=None, add_special_tokens=False)
-
-
-class _Request(ChatCompletionRequest):
-    """vLLM's request, built with `model_construct`.
-
-    `held_tools` are the tools as a grammar is made of them; the prompt shows `tools`.
-
-    Everything in it has been validated once, and pydantic's second look at each message costs more than rendering a
-    short conversation. The parts whose types vLLM looks at (tools, tool choice) are validated into their classes.
-    """
-
-    _held_tools: list[ChatCompletionToolsParam] | None = PrivateAttr(None)
-
-    def build_tok_params(self, model_config: object) -> TokenizeParams:
-        return _CHAT
-
-    @classmethod
-    def of(cls, held_tools: list[ChatCompletionToolsParam] | None, **values: object) -> "_Request":
-        """`model_construct` from a copy of the defaults; pydantic looks them up anew each time, which takes 0.5 ms."""
-        made = _DEFAULTS.model_copy(update={name: [] for name in _EMPTY_LISTS} | values)
-        made._held_tools = held_tools
-        return made
-
-
-_DEFAULTS = _Request.model_construct(messages=[])
-
-# What vLLM and transformers pass to a template, or to each other on the way, themselves.
-_RESERVED = frozenset({"messages", "conversations", "model_config", "tokenizer"}).union(
-    inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
-) - {"tools", "documents", "add_generation_prompt", "continue_final_message"}
-_EMPTY_LISTS = [name for name, value in _DEFAULTS.__dict__.items() if value == []]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +52,6 @@ class Rendered:
     reasoning_ended: bool | None = None
     reasoning_parser_kwargs: dict[str, object] | None = None
     second_from: int | None = None  # of a pair: where the second text's tokens begin, for models that look at it
-
-
-def _with_held_tools(parser_class: type[Parser]) -> type[Parser]:
-    """The parser, which makes the grammar of calls from the request's `held_tools`."""
-
-    class HoldingParser(parser_class):
-        def adjust_request(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
-            held = request._held_tools if isinstance(request, _Request) else None
-            if held is None:
-                return super().adjust_request(request)
-            shown, request.tools = request.tools, held
-            try:
-                adjusted: ChatCompletionRequest = super().adjust_request(request)
-            finally:
-                request.tools = shown
-            adjusted.tools = shown
-            return adjusted
-
-    return HoldingParser
 
 
 class VLLMRenderer:
@@ -138,7 +86,7 @@ class VLLMRenderer:
                 f"tokenizer of {core.model_config.model!r} ({cause}); name other parsers in the model card."
             ) from error
         if self._online.parser is not None:
-            self._online.parser = _with_held_tools(self._online.parser)
+            self._online.parser = with_held_tools(self._online.parser)
 
     @property
     def chats(self) -> bool:
@@ -251,13 +199,13 @@ class VLLMRenderer:
 
     def _request(
         self, conversation: Conversation, response_format: StructuredOutputsParams | None, held: HeldTools | None
-    ) -> _Request:
-        _check_variables(conversation.chat_template_kwargs)
+    ) -> HeldRequest:
+        check_variables(conversation.chat_template_kwargs)
         tools = [ChatCompletionToolsParam.model_validate(dict(tool)) for tool in conversation.tools] or None
         choice = conversation.tool_choice if tools else "none"
         if choice != "none" and self._format.tool_call_parser is None:
             raise UnsupportedFeature("This model has no tool calling; send the request without `tools`.", "tools")
-        return _Request.of(
+        return HeldRequest.of(
             held.tools if held is not None else None,
             messages=own_messages(conversation.messages, conversation.param),
             tools=tools,
@@ -272,7 +220,7 @@ class VLLMRenderer:
 
     def _rendered(
         self,
-        request: _Request,
+        request: HeldRequest,
         constraint: StructuredOutputsParams | None,
         thinking_tokens_max: int | None,
         engine_input: EngineInput,
@@ -318,17 +266,6 @@ def _has_template(core: Core, chat_format: ChatFormat) -> bool:
         renderer.get_tokenizer(), chat_template=chat_format.chat_template, tools=None, model_config=config
     )
     return template is not None
-
-
-def _check_variables(given: Mapping[str, JSONValue]) -> None:
-    if "chat_template" in given:
-        raise PromptError("A request can't bring its own chat template.", "chat_template_kwargs")
-    taken = next((name for name in given if name in _RESERVED), None)
-    if taken is not None:
-        raise PromptError(
-            f"`chat_template_kwargs.{taken}` can't be set: this gateway sets it itself. Leave it out.",
-            "chat_template_kwargs",
-        )
 
 
 def _must_parse(parser_class: type[Parser], request: ChatCompletionRequest) -> bool:

@@ -2,13 +2,13 @@
 
 It needs no vLLM. A token is a word with the whitespace in front of it, in prompts and in answers; a prompt of token ids
 has as many tokens as ids. Of the sampling parameters it heeds `max_tokens`, `n` (each choice plays the whole script),
-`logprobs` and `prompt_logprobs`: every token has the log probability LOGPROB.
+`logprobs` and `prompt_logprobs`: every token has the log probability LOGPROB. Requests that wait for a seat go in the
+order of their `priority`, as vLLM's do.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import nullcontext
 
 from engine.adapters import Adapter
 from engine.base import (
@@ -32,13 +32,17 @@ from engine.errors import (
     GenerationFailed,
 )
 from engine.json_text import mended, whole_characters
+from engine.load import EngineLoad
 from engine.script import RequestScript, Script, Step
+from engine.scripted_deltas import joined
 from engine.scripted_renderer import ScriptedRenderer
+from engine.scripted_seats import Seats
 from engine.scripted_vocabulary import WORD, ScriptedVocabulary, tokens_of
 from engine.tokens import TokenLogprobs
 
 LOGPROB = -0.5
 DIMENSIONS = 8
+UNBOUNDED = 256  # seats of an engine whose script names no number
 _DEAD = "The engine has stopped; the server must be restarted."
 
 
@@ -100,7 +104,9 @@ class ScriptedGeneration(Generation):
 
     async def _play(self) -> None:
         try:
-            async with self._engine.seats:
+            async with self._engine.seats.of(self._request.priority):
+                if self._request.began is not None:
+                    self._request.began()
                 for index in range(self._request.sampling.n):
                     await self._play_choice(index)
             self.end(None)
@@ -112,7 +118,7 @@ class ScriptedGeneration(Generation):
         prompt = self._prompt_logprobs()
         async for delta in self._deltas(index):
             delta.prompt_logprobs, prompt = prompt, None
-            whole = delta if whole is None or self._request.stream else _joined(whole, delta)
+            whole = delta if whole is None or self._request.stream else joined(whole, delta)
             if self._request.stream:
                 self._give(delta)
         if whole is not None and not self._request.stream:
@@ -208,7 +214,7 @@ class ScriptedEngine:
         self._spec = spec or EngineSpec("scripted:")
         self._state = EngineState.STARTING
         self._turn = 0
-        self.seats = asyncio.Semaphore(script.max_num_seqs) if script.max_num_seqs is not None else nullcontext()
+        self.seats = Seats(script.max_num_seqs)
         self.vocabulary = ScriptedVocabulary()
         self.lag_seconds = 0.0
         self.running: set[ScriptedGeneration] = set()
@@ -228,7 +234,14 @@ class ScriptedEngine:
 
     @property
     def has_room(self) -> bool:
-        return self._script.max_num_seqs is None or len(self.running) <= self._script.max_num_seqs
+        return self.load.requests <= self.load.seats
+
+    @property
+    def load(self) -> EngineLoad:
+        requests, seats = len(self.running), self._script.max_num_seqs
+        return (
+            EngineLoad(requests, UNBOUNDED) if seats is None else EngineLoad(requests, seats, max(0, requests - seats))
+        )
 
     async def start(self) -> None:
         await asyncio.sleep(self._script.start_seconds)
@@ -269,7 +282,9 @@ class ScriptedEngine:
         """The vector is the prompt's number of tokens and DIMENSIONS - 1 zeros, or fewer; the score is the first."""
         dimensions = 1 if self._spec.task == "score" else request.dimensions
         vector = [float(request.prompt.tokens), *[0.0] * (DIMENSIONS - 1)][:dimensions]
-        silent = GenerationRequest(request.request_id, request.prompt, Sampling(max_tokens=0), stream=False)
+        silent = GenerationRequest(
+            request.request_id, request.prompt, Sampling(max_tokens=0), stream=False, priority=request.priority
+        )
         return await self._begin(silent, vector)
 
     async def _begin(self, request: GenerationRequest, vector: Sequence[float] | None = None) -> ScriptedGeneration:
@@ -295,20 +310,3 @@ class ScriptedEngine:
     async def check(self) -> None:
         if self._state is not EngineState.READY:
             raise EngineDead(f"The scripted engine is {self._state.value}.")
-
-
-def _joined(whole: Delta, more: Delta) -> Delta:
-    """Two deltas of one choice as one; the pieces of a tool call become one piece."""
-    calls = {call.index: call for call in whole.tool_calls}
-    for call in more.tool_calls:
-        held = calls.get(call.index)
-        if held is not None:
-            call = ToolCallDelta(call.index, held.id, held.name, held.arguments + call.arguments)
-        calls[call.index] = call
-    more.tool_calls = tuple(calls.values())
-    more.text = whole.text + more.text
-    more.reasoning = (whole.reasoning or "") + (more.reasoning or "") or None
-    more.prompt_logprobs = whole.prompt_logprobs
-    if whole.logprobs or more.logprobs:
-        more.logprobs = [*(whole.logprobs or ()), *(more.logprobs or ())]
-    return more

@@ -23,6 +23,7 @@ from typing import Protocol
 SHARES_WITH: ContextVar[str | None] = ContextVar("shares_with", default="")
 
 MIB = 2**20
+HALVES = "surrogatepass"  # of surrogate pairs: what a tokenizer makes of them is its own affair
 # A text of more pieces is tokenized whole: looking each of them up takes longer than that.
 PIECES_MAX = 8192
 # Of a piece that is kept: its place in the table and its list, beside the text and 8 bytes for each token.
@@ -59,49 +60,52 @@ class Cuts:
         # Those that are `normalized` are looked for within what lies between the others, after these.
         tokens = [token for token in added if token.content and not token.normalized]
         self._places = frozenset(
-            token.content for token in tokens if not token.lstrip and not token.content[0].isspace()
+            token.content.encode() for token in tokens if not token.lstrip and not token.content[0].isspace()
         )
         self.found = bool(self._places) and not any(token.single_word for token in tokens)
-        self._pattern = re.compile(_longest_first([token.content for token in tokens]))
+        self._pattern = re.compile(_longest_first([token.content.encode() for token in tokens]))
 
-    def pieces(self, text: str) -> list[str] | None:
-        """The pieces, in order; None where there are very many."""
-        places = self._places
-        at = [found.start() for found in self._pattern.finditer(text) if found[0] in places]
+    def pieces(self, text: str) -> list[bytes] | None:
+        """The pieces, in order; None where there are very many.
+
+        In UTF-8: one emoji makes each character of a Python text four bytes, to be searched, hashed and kept.
+        """
+        places, whole = self._places, text.encode(errors=HALVES)
+        at = [found.start() for found in self._pattern.finditer(whole) if found[0] in places]
         if len(at) > PIECES_MAX:
             return None
         if not at or at[0] > 0:
             at.insert(0, 0)
-        at.append(len(text))
-        return [text[start:end] for start, end in pairwise(at)]
+        at.append(len(whole))
+        return [whole[start:end] for start, end in pairwise(at)]
 
 
-def _longest_first(words: Iterable[str]) -> str:
+def _longest_first(words: Iterable[bytes]) -> bytes:
     """A pattern that finds any of the words, the longest of those that begin at a place. As a tree, since an
     alternation of hundreds would try each of them wherever one may begin."""
     tree = _Node()
     for word in words:
         node = tree
-        for character in word:
-            node = node.setdefault(character, _Node())
+        for byte in word:
+            node = node.setdefault(byte, _Node())
         node.ends = True
     return tree.pattern()
 
 
-class _Node(dict[str, "_Node"]):
-    """What may follow a beginning, by its next character; `ends`: the beginning is a word."""
+class _Node(dict[int, "_Node"]):
+    """What may follow a beginning, by its next byte; `ends`: the beginning is a word."""
 
     ends = False
 
-    def pattern(self) -> str:
-        node, alike = self, []
+    def pattern(self) -> bytes:
+        node, alike = self, bytearray()
         while len(node) == 1 and not node.ends:
-            [(character, node)] = node.items()
-            alike.append(re.escape(character))
+            [(byte, node)] = node.items()
+            alike.append(byte)
         if not node:
-            return "".join(alike)
-        ways = "|".join(re.escape(character) + below.pattern() for character, below in node.items())
-        return f"{''.join(alike)}(?:{ways}){'?' if node.ends else ''}"
+            return re.escape(bytes(alike))
+        ways = b"|".join(re.escape(bytes([byte])) + below.pattern() for byte, below in node.items())
+        return re.escape(bytes(alike)) + b"(?:" + ways + (b")?" if node.ends else b")")
 
 
 class TokenCache:
@@ -113,7 +117,7 @@ class TokenCache:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes = 0
-        self._known: OrderedDict[tuple[str | None, str], list[int]] = OrderedDict()
+        self._known: OrderedDict[tuple[str | None, bytes], list[int]] = OrderedDict()
         self._lock = threading.Lock()
         self._same: list[int] = []
 
@@ -121,10 +125,10 @@ class TokenCache:
         return len(self._known)
 
     def tokens(
-        self, pieces: Sequence[str], whose: str | None, encode: Callable[[list[str]], list[list[int]]]
+        self, pieces: Sequence[bytes], whose: str | None, encode: Callable[[list[str]], list[list[int]]]
     ) -> list[int]:
         """Those of all pieces, one after the other; what isn't known goes to `encode`, each different piece once."""
-        known, found, new = self._known, dict[str, list[int]](), list[str]()
+        known, found, new = self._known, dict[bytes, list[int]](), list[bytes]()
         with self._lock:
             for piece in pieces:
                 if piece in found:
@@ -136,7 +140,7 @@ class TokenCache:
                 else:
                     known.move_to_end((whose, piece))
                 found[piece] = tokens
-        for piece, made in zip(new, encode(new) if new else (), strict=True):
+        for piece, made in zip(new, encode(_texts(new)) if new else (), strict=True):
             found[piece] = made
         if new:
             self._keep(new, found, whose)
@@ -145,7 +149,7 @@ class TokenCache:
             together += found[piece]
         return together
 
-    def _keep(self, new: list[str], found: dict[str, list[int]], whose: str | None) -> None:
+    def _keep(self, new: list[bytes], found: dict[bytes, list[int]], whose: str | None) -> None:
         with self._lock:
             for piece in new:
                 tokens = found[piece] = self._shared(found[piece])
@@ -168,5 +172,9 @@ class TokenCache:
         return [same[token] for token in tokens]
 
 
-def _size(piece: str, tokens: list[int]) -> int:
+def _texts(pieces: list[bytes]) -> list[str]:
+    return [piece.decode(errors=HALVES) for piece in pieces]
+
+
+def _size(piece: bytes, tokens: list[int]) -> int:
     return ENTRY_BYTES + getsizeof(piece) + 8 * len(tokens)

@@ -48,7 +48,7 @@ class TokenizerVocabulary:
         return self._tokenizer.decode([token_id]).encode() if piece else b""
 
     def _piece(self, token_id: int) -> str | bytes:
-        """As it stands in the vocabulary; nothing where there is no such token (a padded vocabulary)."""
+        """As the vocabulary has it; nothing where there is no such token (a padded vocabulary)."""
         try:
             (piece,) = self._tokenizer.convert_ids_to_tokens([token_id])
             if piece is not None and "\ufffd" in piece:

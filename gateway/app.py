@@ -17,9 +17,12 @@ from gateway.routes import (
     admin,
     admin_adapters,
     anthropic,
+    batches,
     documents,
     embeddings,
+    files,
     health,
+    message_batches,
     models,
     native,
     openai,
@@ -116,6 +119,15 @@ def _openai_routes(prefix: str) -> list[Route]:
         Route(f"{prefix}/responses/input_tokens", Generating(tokens.input_tokens), methods=["POST"]),
         Route(f"{prefix}/score", Generating(scoring.score), methods=["POST"]),
         Route(f"{prefix}/rerank", Generating(scoring.rerank), methods=["POST"]),
+        Route(f"{prefix}/files", files.upload_file, methods=["POST"]),
+        Route(f"{prefix}/files", files.list_files),
+        Route(f"{prefix}/files/{{id}}", files.get_file),
+        Route(f"{prefix}/files/{{id}}", files.delete_file, methods=["DELETE"]),
+        Route(f"{prefix}/files/{{id}}/content", files.get_content),
+        Route(f"{prefix}/batches", batches.create_batch, methods=["POST"]),
+        Route(f"{prefix}/batches", batches.list_batches),
+        Route(f"{prefix}/batches/{{id}}", batches.get_batch),
+        Route(f"{prefix}/batches/{{id}}/cancel", batches.cancel_batch, methods=["POST"]),
         Route(f"{prefix}/models", models.list_models),
         Route(f"{prefix}/models/{{model:path}}", models.get_model),
     ]
@@ -125,6 +137,12 @@ def _anthropic_routes(prefix: str) -> list[Route]:
     return [
         Route(f"{prefix}/messages", Generating(anthropic.messages), methods=["POST"]),
         Route(f"{prefix}/messages/count_tokens", Generating(anthropic.count_tokens), methods=["POST"]),
+        Route(f"{prefix}/messages/batches", message_batches.create_batch, methods=["POST"]),
+        Route(f"{prefix}/messages/batches", message_batches.list_batches),
+        Route(f"{prefix}/messages/batches/{{id}}", message_batches.get_batch),
+        Route(f"{prefix}/messages/batches/{{id}}", message_batches.delete_batch, methods=["DELETE"]),
+        Route(f"{prefix}/messages/batches/{{id}}/cancel", message_batches.cancel_batch, methods=["POST"]),
+        Route(f"{prefix}/messages/batches/{{id}}/results", message_batches.get_results),
     ]
 
 

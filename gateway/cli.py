@@ -1,4 +1,4 @@
-"""`farebox serve | keys | accounts | usage | cards | db`."""
+"""`farebox serve | keys | accounts | usage | batches | cards | db`."""
 
 import argparse
 import contextlib
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from engine.errors import EngineStartError
-from gateway.commands import accounts, cards, db, keys, serve, usage
+from gateway.commands import accounts, batches, cards, db, keys, serve, usage
 from gateway.models.catalog import CatalogError
 from gateway.settings import SettingsError
 from storage.errors import LedgerError
 
-COMMANDS = (serve, keys, accounts, usage, cards, db)
+COMMANDS = (serve, keys, accounts, usage, batches, cards, db)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

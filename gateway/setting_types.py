@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SecretStr
 from pydantic_core import from_json
 
+STORE_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,62}(/[A-Za-z0-9!_.*'()/-]*)?")
 HTTP_URL = re.compile(r"https?://[^/\s]+(/[^\s]*)?")
 ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
@@ -47,6 +48,12 @@ def _root_path(path: str) -> str:
     return path
 
 
+def _store_url(url: str) -> str:
+    if not STORE_URL.fullmatch(url):
+        raise ValueError(f"{url!r} is no place for files; one looks like s3://bucket or s3://bucket/folder")
+    return url.rstrip("/")
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Origins = Annotated[Names, AfterValidator(_origins)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split)]
@@ -55,4 +62,5 @@ Secret = Annotated[SecretStr, Field(min_length=24)]
 RootPath = Annotated[str, AfterValidator(_root_path)]
 CollectorURL = Annotated[str, AfterValidator(_http_url)]
 CardFields = Annotated[dict[str, JsonValue], BeforeValidator(_json)]
+StoreURL = Annotated[str, AfterValidator(_store_url)]
 EngineOptions = Annotated[dict[str, JsonValue], BeforeValidator(_json)]

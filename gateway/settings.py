@@ -10,6 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from gateway.setting_groups.console import ConsoleSettings
+from gateway.setting_groups.files import FileSettings
+from gateway.setting_groups.limits import LimitSettings
+from gateway.setting_groups.money import MoneySettings
+from gateway.setting_groups.prompts import PromptSettings
+from gateway.setting_groups.webhooks import WebhookSettings
 from gateway.setting_types import (
     CardFields,
     CollectorURL,
@@ -23,8 +29,6 @@ from gateway.setting_types import (
     Precision,
     RootPath,
     Secret,
-    UnknownFields,
-    WithoutRedis,
 )
 
 PREFIX = "FAREBOX_"
@@ -34,8 +38,8 @@ class SettingsError(Exception):
     """A setting is unknown or wrong; the sentence names it and says what is allowed."""
 
 
-class Settings(BaseModel):
-    """Frozen. Durations are in seconds, sizes in bytes."""
+class ServingSettings(BaseModel):
+    """The settings of the server, its models and its logs. Durations are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -90,22 +94,6 @@ class Settings(BaseModel):
     admin_key: Secret | None = Field(
         None, description="A key for /admin, at least 24 characters, made on the start if it doesn't exist."
     )
-    body_bytes_max: int = Field(4 * 2**20, ge=1024, description="Largest request body, after decompression.")
-    body_values_max: int = Field(
-        100_000,
-        ge=8192,
-        description="Most values in a request body: objects, lists, texts and numbers, at whatever depth. Token ids "
-        "aren't counted.",
-    )
-    body_check_seconds_max: float = Field(
-        10.0, gt=0, description="CPU time that a large body may take to be parsed and checked, in a process of its own."
-    )
-    body_check_memory_bytes_max: int = Field(
-        2**30, ge=2**27, description="Most address space of the process that parses and checks large bodies."
-    )
-    large_requests_max: int = Field(
-        64, ge=1, description="Large requests that may wait to be read and turned into prompts; more get a 503."
-    )
     shutdown_seconds: float = Field(
         30.0, ge=0, description="How long running requests may go on after SIGTERM before they are cut off."
     )
@@ -121,127 +109,6 @@ class Settings(BaseModel):
         description="After how long without a byte a stream says that it goes on: by a comment, or Anthropic's `ping`. "
         "0 turns it off.",
     )
-    lease_seconds: float = Field(
-        15.0, ge=1, description="How long a process that stopped answering keeps its open reservations."
-    )
-    checkpoint_seconds: float = Field(
-        0.5, gt=0, le=1, description="How often the tokens of running requests are written down."
-    )
-    ledger_entry_days: int | None = Field(
-        None,
-        ge=7,
-        description="How long the ledger keeps each request's entry; the daily totals stay. PostgreSQL removes whole "
-        "months. Default: for ever.",
-    )
-    database_lock_seconds: float = Field(
-        2.0,
-        ge=0.1,
-        le=600,
-        description="PostgreSQL: how long a group commit waits for rows that another process holds; then what touches "
-        "them waits apart.",
-    )
-    database_idle_seconds: float = Field(
-        5.0, ge=1, le=600, description="PostgreSQL: how long a transaction may stand still; then the server ends it."
-    )
-    database_statement_seconds: float = Field(
-        8.0,
-        ge=1,
-        le=600,
-        description="PostgreSQL: how long a statement may take, and a request wait for its account's rows. More than "
-        "`FAREBOX_DATABASE_LOCK_SECONDS`.",
-    )
-    key_cache_seconds: float = Field(
-        300.0, ge=0, description="How long known keys stay valid while the database can't be reached."
-    )
-    unknown_fields: UnknownFields = Field(
-        "accept",
-        description="What a request's top-level field meets that nobody here knows: `accept` names it in the header "
-        "`farebox-ignored`, `refuse` answers 422.",
-    )
-    prompts_max: int = Field(64, ge=1, description="Most prompts in one request to /v1/completions.")
-    prompt_logprobs_max: int = Field(
-        65_536,
-        ge=0,
-        description="Most prompt tokens of one request to /v1/completions whose log probabilities it may ask for "
-        "(`echo` with `logprobs`), over all prompts and answers.",
-    )
-    prompt_cache_bytes_max: int = Field(
-        64 * 2**20,
-        ge=0,
-        description="Memory for the tokens of parts of prompts that were seen before, in each process and for each "
-        "engine; 0: none are kept.",
-    )
-    fast_tokenizer: bool = Field(
-        True,
-        description="Tokenize prompts with `fastokens` where it gives the same tokens as `tokenizers`, which is tried "
-        "at the start.",
-    )
-    grammar_seconds_max: float = Field(
-        5.0,
-        gt=0,
-        description="How long, in seconds of one processor, a grammar may be made from a client's schema or "
-        "expression. It is tried in a process of its own.",
-    )
-    grammar_step_seconds_max: float = Field(
-        0.02, gt=0, description="How long such a grammar may compute for each token of an answer."
-    )
-    grammar_memory_bytes_max: int = Field(
-        512 * 2**20, ge=2**20, description="How much memory making such a grammar may take."
-    )
-    grammar_bytes_max: int = Field(256 * 2**10, ge=1024, description="Largest schema or expression of a client.")
-    grammar_waiting_max: int = Field(
-        16, ge=1, description="How many such grammars of one key may wait to be tried; beyond that 503."
-    )
-    webhook_secret: Secret | None = Field(
-        None,
-        description="Turns webhooks on; each API key's signing secret is made from it. At least 24 characters, the "
-        "same in every process.",
-    )
-    webhook_attempts: int = Field(8, ge=1, le=100, description="How often a webhook is called until it is given up.")
-    webhook_pause_seconds: float = Field(
-        5.0, gt=0, description="Pause after a webhook's first failed call; each further one is three times as long."
-    )
-    webhook_pause_seconds_max: float = Field(3600.0, gt=0, description="Longest pause between two calls of a webhook.")
-    webhook_timeout_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
-    webhook_allow_private: bool = Field(
-        False, description="Let webhooks reach private, loopback and link-local addresses, such as your own network's."
-    )
-    adapters_max: int = Field(
-        100, ge=0, description="LoRA adapters that may be added while the gateway runs, beside those of the cards."
-    )
-    limit_requests_per_minute: int | None = Field(
-        None, ge=0, description="Requests per minute for each key and model, where the key has no number of its own."
-    )
-    limit_tokens_per_minute: int | None = Field(
-        None, ge=0, description="Tokens per minute for each key and model, where the key has no number of its own."
-    )
-    limit_concurrent_requests: int | None = Field(
-        200, ge=0, description="Requests at a time for each key and model, where the key has no number of its own."
-    )
-    limit_alternatives_per_slot: int = Field(
-        5,
-        ge=0,
-        description="Alternatives per token (`top_logprobs`, over all choices) that count as one more request at a "
-        "time; 0: they don't count.",
-    )
-    redis_url: SecretStr | None = Field(
-        None,
-        description="redis://user:password@host:port/0 (a server or a node of a Redis Cluster), or redis+sentinel://"
-        "host:26379,other:26379/mymaster: where several processes share their limits. Default: each process limits for "
-        "itself.",
-    )
-    redis_timeout_seconds: float = Field(
-        0.1, gt=0, description="How long a request waits for Redis before it is limited without."
-    )
-    limits_without_redis: WithoutRedis = Field(
-        "local", description="While Redis is away: `local` limits in each process, `refuse` answers 503."
-    )
-    idempotency_hours: float = Field(
-        24.0, gt=0, description="How long the answer to a request with an Idempotency-Key can be had again."
-    )
-    idempotency_bytes_max: int = Field(
-        4 * 2**20, ge=1024, description="Largest answer that is kept for its Idempotency-Key."
-    )
     otlp_endpoint: CollectorURL | None = Field(
         None,
         description="http://collector:4318: where to send traces, by OTLP over HTTP. Default: none are made.",
@@ -250,19 +117,6 @@ class Settings(BaseModel):
         (),
         description="Origins whose pages may call this gateway from a browser, separated by commas, or `*` for all. "
         "Empty: none may.",
-    )
-    console: bool = Field(
-        True,
-        description="Web pages under /console: models, a playground, usage, keys, money. `false` takes them away.",
-    )
-    console_catalog_public: bool = Field(
-        True, description="Whether the console shows models and prices to whoever isn't signed in."
-    )
-    console_idle_seconds: int = Field(
-        3600, ge=60, description="How long a session of the console lives without a page being opened."
-    )
-    console_session_seconds: int = Field(
-        43_200, ge=60, description="How long a session of the console lives at most; then one signs in again."
     )
     log_format: LogFormat = Field(
         "text", description="text or json: lines for people or for machines. The line per request is JSON in both."
@@ -296,6 +150,17 @@ class Settings(BaseModel):
     @property
     def embedded_database(self) -> bool:
         return self.database.startswith("sqlite")
+
+
+class Settings(
+    ConsoleSettings, FileSettings, WebhookSettings, LimitSettings, MoneySettings, PromptSettings, ServingSettings
+):
+    """All of them, the last group first. Frozen."""
+
+    @property
+    def files_dir(self) -> Path:
+        """Where files are kept, or are on their way to the store."""
+        return self.data_dir.expanduser().resolve() / "files"
 
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:

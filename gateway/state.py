@@ -3,7 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+from gateway.batches.batches import Batches
 from gateway.errors import falling_behind
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.limits.admission import RateLimits
 from gateway.models.adapters import Adapters
@@ -40,6 +42,8 @@ class Gateway:
     tracing: Tracing
     watch: LoopWatch
     large_bodies: LargeBodies
+    files: Files
+    batches: Batches
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
 

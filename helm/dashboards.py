@@ -183,6 +183,43 @@ SERVICE = Dashboard(
             ),
         ),
         (
+            "Tiers and batches",
+            (
+                Panel(
+                    "Waiting requests by tier",
+                    "short",
+                    ((f"sum by (tier) (farebox_requests_waiting{{{MODEL}}})", "{{tier}}"),),
+                    "Lines of batches are begun only where there is room, so few of them wait here.",
+                ),
+                Panel(
+                    "The oldest waiting request by tier",
+                    "s",
+                    ((f"max by (tier) (farebox_oldest_waiting_seconds{{{MODEL}}})", "{{tier}}"),),
+                ),
+                Panel(
+                    "Running requests by tier",
+                    "short",
+                    ((f"sum by (tier) (farebox_requests_running{{{MODEL}}})", "{{tier}}"),),
+                    stacked=True,
+                ),
+                Panel(
+                    "Open batches",
+                    "short",
+                    ((f"max by (status) (farebox_batches{{{WHERE}}})", "{{status}}"),),
+                    width=12,
+                ),
+                Panel(
+                    "Lines of batches without a result",
+                    "short",
+                    (
+                        (f"max(farebox_batch_lines_left{{{WHERE}}})", "lines"),
+                        (f"max(farebox_batches_late{{{WHERE}}})", "batches that will miss their window"),
+                    ),
+                    width=12,
+                ),
+            ),
+        ),
+        (
             "Engine",
             (
                 Panel(
@@ -279,6 +316,13 @@ MONEY = Dashboard(
                     "Revenue per hour, by model",
                     "currencyUSD",
                     ((f"sum by (model) (increase(farebox_cost_usd_total{{{MODEL}}}[1h]))", "{{model}}"),),
+                    width=12,
+                    stacked=True,
+                ),
+                Panel(
+                    "Revenue per hour, by tier",
+                    "currencyUSD",
+                    ((f"sum by (tier) (increase(farebox_cost_usd_total{{{MODEL}}}[1h]))", "{{tier}}"),),
                     width=12,
                     stacked=True,
                 ),

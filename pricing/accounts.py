@@ -1,22 +1,23 @@
-"""Accounts: who pays. Each has a limit (or prepaid credit, or none) that bounds all its keys together."""
+"""Accounts: who pays. Each has limits (or prepaid credit, or none) that bound all its keys together."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
 from pricing.audit import change, record_change
-from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind
-from pricing.clock import Clock, day_start, month_start, system_clock
+from pricing.balance import NO_LIMIT, Balance, Limit, LimitKind, checked_limits, limits_of, limits_text
+from pricing.clock import Clock, system_clock
 from pricing.errors import DuplicateName, UnknownAccount
+from pricing.key import WEIGHT, WEIGHT_MAX
 from pricing.money import PICODOLLARS_MAX, InvalidAmount, Picodollars, format_usd
-from pricing.standing import balance_of, fresh_columns, replace_limit
+from pricing.standing import balance_of, fresh_columns, replace_limits
 from pricing.text import checked_name
 from storage.database import Database, padded
 from storage.errors import InvalidSetting
@@ -24,13 +25,19 @@ from storage.errors import InvalidSetting
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One payer. Times are milliseconds since 1970 UTC."""
+    """One payer. Times are milliseconds since 1970 UTC. `weight` is its share of an engine that many want."""
 
     id: int
     name: str
-    limit: Limit
+    limits: tuple[Limit, ...]
     created_at: int
     suspended_at: int | None
+    weight: int = WEIGHT
+
+    @property
+    def limit(self) -> Limit:
+        """The only limit; NO_LIMIT where there is none, or several."""
+        return self.limits[0] if len(self.limits) == 1 else NO_LIMIT
 
 
 class Accounts:
@@ -40,28 +47,29 @@ class Accounts:
         self._database = database
         self._clock = clock
 
-    async def create(self, name: str, limit: Limit = NO_LIMIT, *, actor: str) -> Account:
+    async def create(self, name: str, *limits: Limit, actor: str) -> Account:
         """Make an account. Raises DuplicateName, InvalidSetting."""
         checked_name("name of an account", name)
+        kept = checked_limits(limits, prepaid=True)
         now = self._clock()
         async with change(self._database) as (connection, _):
             await _require_free(connection, name)
             row = await connection.execute(
                 insert(tables.accounts)
-                .values(name=name, created_at=now, **fresh_columns(limit, now))
+                .values(name=name, created_at=now, **fresh_columns(kept, now))
                 .returning(tables.accounts.c.id)
             )
-            account = Account(row.scalar_one(), name, limit, now, None)
+            account = Account(row.scalar_one(), name, kept, now, None)
             await record_change(
                 connection,
                 at=now,
                 actor=actor,
                 action="account.create",
                 account_id=account.id,
-                changes={"name": (None, name), "limit": (None, limit_text(limit))},
+                changes={"name": (None, name), "limits": (None, limits_text(kept))},
             )
-            if limit.kind is LimitKind.PREPAID and limit.amount:
-                await _append_credit(connection, account.id, limit.amount, actor, None, now)
+            if credit := _credit_of(kept):
+                await _append_credit(connection, account.id, credit, actor, None, now)
         return account
 
     async def get(self, account_id: int) -> Account:
@@ -97,18 +105,12 @@ class Accounts:
             return {row.id: balance_of(row, self._clock()) for row in await connection.execute(query)}
 
     async def count_spent(self, percent: int) -> int:
-        """How many accounts have spent or reserved at least this much of their limit or credit, in their period."""
+        """How many accounts have spent or reserved at least this much of one of their limits, in its period."""
         now, row = self._clock(), tables.accounts.c
-        current = or_(
-            row.limit_kind.in_([LimitKind.PREPAID.value, LimitKind.TOTAL.value]),
-            and_(row.limit_kind == LimitKind.DAY.value, row.period_start >= day_start(now)),
-            and_(row.limit_kind == LimitKind.MONTH.value, row.period_start >= month_start(now)),
-        )
-        # Divided first: a hundred times a large limit doesn't fit into a BIGINT.
-        reached = row.spent + row.reserved >= row.limit_amount - row.limit_amount // 100 * (100 - percent)
-        query = select(func.count()).where(current, reached, row.suspended_at.is_(None))
+        # How full a limit is falls only when a period ends: whoever isn't full by the last commit isn't now.
+        query = select(tables.accounts).where(row.fullest >= percent, row.suspended_at.is_(None))
         async with self._database.read() as connection:
-            return int(await connection.scalar(query) or 0)
+            return sum(balance_of(one, now).percent >= percent for one in await connection.execute(query))
 
     async def rename(self, account_id: int, name: str, *, actor: str) -> Account:
         """Raises UnknownAccount, DuplicateName, InvalidSetting."""
@@ -122,16 +124,21 @@ class Accounts:
             return _account(await _row(connection, account_id))
 
     async def set_limit(self, account_id: int, limit: Limit, *, actor: str) -> Balance:
-        """Replace the limit; what was spent in the new limit's period counts against it from now on.
+        """Replace all limits by this one."""
+        return await self.set_limits(account_id, [limit], actor=actor)
 
-        An account that becomes PREPAID starts with `limit.amount` of credit and nothing spent. A limit below what is
-        spent and reserved already stops new requests; running ones finish.
+    async def set_limits(self, account_id: int, limits: Sequence[Limit], *, actor: str) -> Balance:
+        """Replace the limits; what was spent in each new limit's period counts against it from now on.
+
+        An account that becomes PREPAID starts with the limit's amount of credit and nothing spent. A limit below what
+        is spent and reserved already stops new requests; running ones finish. Raises UnknownAccount, InvalidSetting.
         """
+        kept = checked_limits(limits, prepaid=True)
         async with change(self._database) as (connection, _):
-            before = _account(await _row(connection, account_id)).limit
-            balance = await connection.run_sync(replace_limit, tables.accounts, account_id, limit, self._clock())
-            changes = (limit_text(before), limit_text(limit))
-            await self._record(connection, actor, "account.set_limit", account_id, limit=changes)
+            before = _account(await _row(connection, account_id)).limits
+            balance = await connection.run_sync(replace_limits, tables.accounts, account_id, kept, self._clock())
+            changes = (limits_text(before), limits_text(kept))
+            await self._record(connection, actor, "account.set_limit", account_id, limits=changes)
             return balance
 
     async def add_credit(
@@ -148,22 +155,38 @@ class Accounts:
             checked_name("reference of a credit", reference)
         now = self._clock()
         async with change(self._database) as (connection, _):
-            before = balance_of(await _row(connection, account_id, lock=True), now)
-            if before.limit.kind is not LimitKind.PREPAID:
+            row = await _row(connection, account_id, lock=True)
+            before = _account(row).limits
+            prepaid = next((limit for limit in before if limit.kind is LimitKind.PREPAID), None)
+            if prepaid is None:
                 raise InvalidSetting(
-                    f"Account {account_id} has a limit of kind {before.limit.kind.value!r}; credit can be added to a "
-                    "prepaid account only. Set its limit to prepaid first."
+                    f"Account {account_id} has the limits {limits_text(before)}; credit can be added to a prepaid "
+                    "account only. Set a limit of kind prepaid first."
                 )
             if await _credited(connection, account_id, amount, reference):
-                return before
-            total = before.limit.amount + amount
-            if total > PICODOLLARS_MAX:
+                return balance_of(row, now)
+            if prepaid.amount + amount > PICODOLLARS_MAX:
                 raise InvalidAmount(f"An account can't hold more than ${format_usd(PICODOLLARS_MAX)} of credit.")
-            await _set(connection, account_id, limit_amount=total)
+            more = replace(prepaid, amount=Picodollars(prepaid.amount + amount))
+            after = tuple(more if limit is prepaid else limit for limit in before)
+            balance = await connection.run_sync(replace_limits, tables.accounts, account_id, after, now)
             await _append_credit(connection, account_id, amount, actor, reference, now)
-            changes = (limit_text(before.limit), f"{format_usd(Picodollars(total))} prepaid")
-            await self._record(connection, actor, "account.add_credit", account_id, limit=changes)
-            return balance_of(await _row(connection, account_id), now)
+            changes = (limits_text(before), limits_text(after))
+            await self._record(connection, actor, "account.add_credit", account_id, limits=changes)
+            return balance
+
+    async def set_weight(self, account_id: int, weight: int, *, actor: str) -> Account:
+        """Its share of an engine that many want, within 1 s on every replica. Raises UnknownAccount, InvalidSetting."""
+        if not 1 <= weight <= WEIGHT_MAX:
+            raise InvalidSetting(f"A weight of {weight} can't be; it is from 1 to {WEIGHT_MAX}, {WEIGHT} if not set.")
+        async with change(self._database) as (connection, version):
+            row = await _row(connection, account_id, lock=True)
+            await _set(connection, account_id, weight=weight)
+            keys = tables.keys
+            await connection.execute(update(keys).where(keys.c.account_id == account_id).values(version=version))
+            changes = (str(row.weight), str(weight))
+            await self._record(connection, actor, "account.set_weight", account_id, weight=changes)
+            return _account(await _row(connection, account_id))
 
     async def suspend(self, account_id: int, *, actor: str) -> Account:
         """Stop all its keys, within 1 s on every replica."""
@@ -197,14 +220,12 @@ class Accounts:
         )
 
 
-def limit_text(limit: Limit) -> str:
-    """A limit as the audit log writes it: "5.00 day", "none"."""
-    return limit.kind.value if limit.kind is LimitKind.NONE else f"{format_usd(limit.amount)} {limit.kind.value}"
-
-
 def _account(row: Row[Any]) -> Account:
-    limit = Limit(LimitKind(row.limit_kind), Picodollars(row.limit_amount))
-    return Account(row.id, row.name, limit, row.created_at, row.suspended_at)
+    return Account(row.id, row.name, limits_of(row.limits), row.created_at, row.suspended_at, row.weight)
+
+
+def _credit_of(limits: Sequence[Limit]) -> Picodollars:
+    return next((limit.amount for limit in limits if limit.kind is LimitKind.PREPAID), Picodollars(0))
 
 
 async def _row(connection: AsyncConnection, account_id: int, *, lock: bool = False) -> Row[Any]:

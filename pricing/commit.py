@@ -11,8 +11,9 @@ from sqlalchemy import BindParameter, bindparam, delete, insert, select, union_a
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pricing import tables
-from pricing.clock import MS_PER_DAY, day_name
+from pricing.clock import MS_PER_DAY, day_start
 from pricing.errors import DuplicateRequest, Scope, UnknownKey
+from pricing.periods import quarter_start
 from pricing.reservation import Final as FinalState
 from pricing.reservation import Outcome, Reservation
 from pricing.standing import Standing, held_by_others, lock, write_back
@@ -27,7 +28,7 @@ DUPLICATE_DAYS: Final = 2
 _TEXT_MAX: Final = 256
 
 # The statements of a group commit are built once: building one takes longer than running it.
-_OPEN, _DONE, _DAILY = tables.reservations, tables.entries, tables.usage_daily
+_OPEN, _DONE, _USAGE = tables.reservations, tables.entries, tables.usage
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
 _END: Final = PreparedQuery(delete(_OPEN).where(_OPEN.c.request_id.in_(_IDS)).returning(_OPEN))
 _USED: Final = PreparedQuery(
@@ -40,21 +41,19 @@ _RESERVE: Final = PreparedChange(insert(_OPEN))
 _APPEND: Final = PreparedChange(insert(_DONE))
 _OPEN_IDS: Final = PreparedQuery(select(_OPEN.c.request_id).where(_OPEN.c.request_id.in_(_IDS)))
 _CHECKPOINT: Final = PreparedChange(update(_OPEN).where(_OPEN.c.request_id == bindparam("row_id")))
-_DAY_NAMES: Final = ("day", "account_id", "key_id", "model")
-_DAY_SUMS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
 
 
-def _add_to_day(upsert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
+def _add_to_sums(upsert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
     return upsert.on_conflict_do_update(
-        index_elements=list(_DAILY.primary_key.columns),
-        set_={name: _DAILY.c[name] + upsert.excluded[name] for name in _DAY_SUMS},
+        index_elements=list(_USAGE.primary_key.columns),
+        set_={name: _USAGE.c[name] + upsert.excluded[name] for name in tables.SUMS},
     )
 
 
 # The two dialects spell this statement alike but don't share its class.
 _ROLL_UP: Final = {
-    "postgresql": PreparedChange(_add_to_day(postgresql.insert(_DAILY))),
-    "sqlite": PreparedChange(_add_to_day(sqlite.insert(_DAILY))),
+    "postgresql": PreparedChange(_add_to_sums(postgresql.insert(_USAGE))),
+    "sqlite": PreparedChange(_add_to_sums(sqlite.insert(_USAGE))),
 }
 
 
@@ -175,8 +174,8 @@ def _end(connection: Link, finals: Sequence[FinalState], written: Written, now: 
     entries: list[dict[str, Any]] = []
     for row in _END.rows(connection, padded(list(by_id))):
         final = by_id[row.request_id]
-        written.accounts[row.account_id].release(row.amount, final.cost, row.reserved_at)
-        written.keys[row.key_id].release(row.amount, final.cost, row.reserved_at)
+        written.accounts[row.account_id].release(row.amount, final.cost, row.model, row.reserved_at)
+        written.keys[row.key_id].release(row.amount, final.cost, row.model, row.reserved_at)
         written.ended.add(row.request_id)
         entries.append(_entry(row, final, now))
     if entries:
@@ -199,17 +198,27 @@ def _entry(row: Row, final: FinalState, now: int) -> dict[str, Any]:
 
 
 def _roll_up(connection: Link, entries: Sequence[dict[str, Any]]) -> None:
-    sums: dict[tuple[str, int, int, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0] * len(tables.SUMS))
     for entry in entries:
         if entry["state"] == Outcome.VOID:
             continue
-        total = sums[day_name(entry["reserved_at"]), entry["account_id"], entry["key_id"], entry["model"]]
-        total[0] += 1
-        for index, column in enumerate(("prompt_tokens", "cached_tokens", "completion_tokens", "cost"), start=1):
-            total[index] += entry[column]
+        key_id, model, account_id, user = entry["key_id"], entry["model"], entry["account_id"], entry["end_user"]
+        day = day_start(entry["reserved_at"])
+        places = [
+            (tables.DAY, key_id, day, model, account_id, ""),
+            (tables.QUARTER, key_id, quarter_start(entry["reserved_at"]), model, account_id, ""),
+        ]
+        if user:
+            places.append((tables.USER, key_id, day, model, account_id, user))
+        for place in places:
+            total = sums[place]
+            total[0] += 1
+            for index, column in enumerate(tables.SUMS[1:], start=1):
+                total[index] += entry[column]
     if not sums:
         return
-    rows = [dict(zip(_DAY_NAMES + _DAY_SUMS, (*place, *total), strict=True)) for place, total in sums.items()]
+    names = tables.DIMENSIONS + tables.SUMS
+    rows = [dict(zip(names, (*place, *total), strict=True)) for place, total in sums.items()]
     _ROLL_UP[dialect_of(connection)].run(connection, rows)
 
 
@@ -232,24 +241,26 @@ def _admit(claim: Reservation, process_id: str, taken: set[str], written: Writte
     account, key = written.accounts.get(request.key.account_id), written.keys.get(request.key.id)
     if account is None or key is None:
         raise UnknownKey(f"There is no key {request.key.id} of account {request.key.account_id} in this ledger.")
+    # Never before the periods that it is counted in, even if this machine's clock is late.
+    reserved_at = max(now, account.latest_start, key.latest_start)
+    model = stored(request.model, _TEXT_MAX)
     for standing in (account, key):
-        standing.enter(now)
-    key.require(claim.amount, "key")
-    account.require(claim.amount, "account")
-    account.reserved += claim.amount
-    key.reserved += claim.amount
+        standing.enter(reserved_at)
+    key.require(claim.amount, model, "key")
+    account.require(claim.amount, model, "account")
+    account.hold(claim.amount, model)
+    key.hold(claim.amount, model)
     taken.add(request.request_id)
-    # Never before the periods that it was counted in, even if this machine's clock is late.
-    reserved_at = max(now, account.period_start, key.period_start)
     written.reserved_at[request.request_id] = reserved_at
     return {
         "request_id": request.request_id,
         "process_id": process_id,
         "account_id": account.id,
         "key_id": key.id,
-        "model": stored(request.model, _TEXT_MAX),
+        "model": model,
         "route": stored(request.route, _TEXT_MAX),
         "end_user": None if request.user is None else stored(request.user, _TEXT_MAX),
+        "tier": request.tier.value,
         "price_input": request.price.input,
         "price_output": request.price.output,
         "price_cached_input": request.price.cached_input,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, select
@@ -98,11 +98,18 @@ class KeyDirectory:
         expires_at = found.key.terms.expires_at
         return None if expires_at is not None and now >= expires_at else found.key
 
+    def by_id(self, key_id: int) -> Key | None:
+        """The usable key of this id, for work that goes on after its client has left."""
+        digests = self._hashes.get(key_id)
+        key = self._by_hash[digests[0]].key if digests else None
+        expires_at = None if key is None else key.terms.expires_at
+        return None if expires_at is not None and self._settings.clock() >= expires_at else key
+
     async def resolve(self, secret: str) -> Key | None:
         """Like `find`, but a well-formed unknown secret waits for one refresh (a key just made on another replica).
 
         Refreshes are shared between callers and at least 50 ms apart, so a flood of made-up secrets (anyone can make a
-        checksum) costs 20 small queries a second at most. With the database away the snapshot's answer stands.
+        checksum) costs 20 small queries a second at most. With the database away the snapshot's answer holds.
         """
         key = self.find(secret)
         if key is None and is_well_formed(secret):
@@ -155,7 +162,7 @@ class KeyDirectory:
             last_id = 0
             while True:
                 changed = (
-                    select(keys, accounts.c.suspended_at)
+                    select(keys, accounts.c.suspended_at, accounts.c.weight)
                     .join(accounts, accounts.c.id == keys.c.account_id)
                     .where(keys.c.version > self._version, keys.c.id > last_id)
                     .order_by(keys.c.id)
@@ -175,7 +182,7 @@ class KeyDirectory:
             del self._by_hash[digest]
         if row.revoked_at is not None or row.suspended_at is not None:
             return
-        key = key_of(row)
+        key = replace(key_of(row), weight=row.weight)
         entries = {row.secret_hash: _Entry(key, None)}
         if row.previous_hash is not None and row.previous_until > self._settings.clock():
             entries[row.previous_hash] = _Entry(key, row.previous_until)

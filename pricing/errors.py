@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pricing.balance import Limit, limit_text
+from pricing.clock import iso_time
 from pricing.money import Picodollars, format_usd
 from storage.errors import LedgerError
 
@@ -26,21 +28,33 @@ Scope = Literal["account", "key"]
 class InsufficientFunds(LedgerError):
     """The worst case of a request is more than what its account or key has left.
 
-    `needed` and `left` are picodollars; `scope` says whose limit it was.
+    `needed` and `left` are picodollars; `scope` says whose limit it was, `limit` which one (None: the ledger holds no
+    more), `opens_at` when its next period begins, in milliseconds since 1970 UTC (None: never, or too small for this).
     """
 
-    def __init__(self, needed: Picodollars, left: Picodollars, scope: Scope) -> None:
+    def __init__(
+        self,
+        needed: Picodollars,
+        left: Picodollars,
+        scope: Scope,
+        limit: Limit | None = None,
+        opens_at: int | None = None,
+    ) -> None:
         self.needed = needed
         self.left = left
         self.scope = scope
+        self.limit = limit
+        self.opens_at = opens_at
+        whose = "" if limit is None else f" of its limit of {limit_text(limit)}"
+        again = "" if opens_at is None else f", which opens again at {iso_time(opens_at)}"
         super().__init__(
-            f"This request may cost up to ${format_usd(needed)}, and the {scope} has ${format_usd(left)} left. "
-            "A lower max_tokens may fit; otherwise add credit or raise the limit."
+            f"This request may cost up to ${format_usd(needed)}, and the {scope} has ${format_usd(left)} left"
+            f"{whose}{again}. A lower max_tokens may fit; otherwise add credit or raise the limit."
         )
 
 
 class Overtaken(LedgerError):
-    """This process stood still for longer than its lease, and another one has settled the request meanwhile."""
+    """This process was suspended for longer than its lease, and another one has settled the request meanwhile."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The request {request_id!r} was settled as interrupted by another process. Send it again.")

@@ -21,7 +21,7 @@ from pricing.money import Picodollars, format_usd
 from pricing.text import harmless
 from storage.database import Database
 
-_TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason")
+_TEXTS: Final = ("request_id", "model", "route", "end_user", "state", "outcome", "reason", "tier")
 _NUMBERS: Final = (
     "account_id",
     "key_id",

@@ -12,14 +12,13 @@ from sqlalchemy import Row, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricing import tables
-from pricing.accounts import limit_text
 from pricing.audit import Change, change, record_change
-from pricing.balance import Balance
+from pricing.balance import Balance, limits_text
 from pricing.clock import Clock, iso_time, system_clock
 from pricing.errors import DuplicateName, UnknownAccount, UnknownKey
 from pricing.key import Key, KeyTerms, NewKey, Role, key_of
 from pricing.secret import check_registered, hash_secret, new_secret, prefix_of
-from pricing.standing import balance_of, fresh_columns, replace_limit
+from pricing.standing import balance_of, fresh_columns, replace_limits
 from pricing.text import checked_name
 from storage.database import Database, padded
 from storage.errors import InvalidSetting
@@ -68,7 +67,7 @@ class Keys:
                 "secret_hash": hash_secret(secret),
                 "created_at": now,
                 "version": version,
-                **fresh_columns(terms.limit, now),
+                **fresh_columns(terms.limits, now),
                 **_term_columns(terms),
             }
             row = (await connection.execute(insert(tables.keys).values(values).returning(tables.keys))).one()
@@ -127,13 +126,13 @@ class Keys:
     async def set_terms(self, key_id: int, terms: KeyTerms, *, actor: str) -> Key:
         """Replace all terms (use dataclasses.replace on the old ones). Raises UnknownKey, InvalidSetting.
 
-        Of a new limit, what was spent in its period counts from now on.
+        Of each new limit, what was spent in its period counts from now on.
         """
         async with change(self._database) as (connection, version):
             before = key_of(await _row(connection, key_id)).terms
             _check_terms(terms, before, self._clock())
-            if terms.limit != before.limit:
-                await connection.run_sync(replace_limit, tables.keys, key_id, terms.limit, self._clock())
+            if terms.limits != before.limits:
+                await connection.run_sync(replace_limits, tables.keys, key_id, terms.limits, self._clock())
             key = await _set(connection, key_id, version=version, **_term_columns(terms))
             old, new = _described(before), _described(terms)
             await self._record(connection, actor, "key.set_terms", key, {term: (old[term], new[term]) for term in new})
@@ -210,14 +209,14 @@ def _check_terms(terms: KeyTerms, before: KeyTerms | None, now: int) -> None:
 
 def _term_columns(terms: KeyTerms) -> dict[str, object]:
     columns = asdict(terms)
-    del columns["limit"]
+    del columns["limits"]
     columns["models"] = None if terms.models is None else json.dumps(sorted(terms.models))
     return columns
 
 
 def _described(terms: KeyTerms) -> dict[str, object]:
     models = None if terms.models is None else sorted(terms.models)
-    return {**_term_columns(terms), "models": models, "limit": limit_text(terms.limit)}
+    return {**_term_columns(terms), "models": models, "limits": limits_text(terms.limits)}
 
 
 async def _row(connection: AsyncConnection, key_id: int) -> Row[Any]:

@@ -7,7 +7,7 @@
     reservation.settle(tokens, Outcome.FINISHED)    # on every way out, in a `finally`
 
 Invariants, whatever the number of processes: spent + reserved <= limit at every reservation, for the account and for
-the key; one entry for each reservation that stood; the sum of a key's entries is its spend. `pricing.tables` says
+the key; one entry for each durable reservation; the sum of a key's entries is its spend. `pricing.tables` says
 which locks make them true, `pricing.recovery` what happens when a process dies.
 """
 
@@ -88,6 +88,11 @@ class Ledger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def process_id(self) -> str:
+        """This process among those that share the ledger; its row is gone once others have taken it for dead."""
+        return self._process.id
+
+    @property
     def available(self) -> bool:
         """Whether the last commit worked. False refuses new reservations; it is retried until it works."""
         return self._writer.available and not self._closing
@@ -125,7 +130,7 @@ class Ledger:
             raise DuplicateRequest(request.request_id)
         amount = worst_case(request.price, request.prompt_tokens, request.completion_tokens_max)
         key = request.key
-        likely = self._writer.known.require(key.account_id, key.id, amount, self._settings.clock())
+        likely = self._writer.known.require(key.account_id, key.id, amount, request.model, self._settings.clock())
         reservation = Reservation(request, amount, likely=likely, keeper=self._writer)
         self._writer.claim(reservation)
         return reservation

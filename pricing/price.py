@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from pricing.money import InvalidAmount, Picodollars, parse_usd
@@ -49,6 +50,25 @@ class Price:
             output=_per_token("output", output),
             cached_input=_per_token("cached_input", input if cached_input is None else cached_input),
         )
+
+    def times(self, factor: Fraction, *, rounded_down: bool = False) -> Price:
+        """Every price times the factor. Raises InvalidAmount where one is then no whole number of picodollars per
+        token, unless it is to be rounded down."""
+        return Price(
+            input=_times("input", self.input, factor, rounded_down),
+            output=_times("output", self.output, factor, rounded_down),
+            cached_input=_times("cached_input", self.cached_input, factor, rounded_down),
+        )
+
+
+def _times(kind: str, per_token: Picodollars, factor: Fraction, rounded_down: bool) -> Picodollars:
+    exact = per_token * factor
+    if exact.denominator != 1 and not rounded_down:
+        raise InvalidAmount(
+            f"The {kind} price of {per_token} picodollars per token times {float(factor):g} is {float(exact):g}, which "
+            "is no whole number of picodollars. Choose a factor with fewer decimals."
+        )
+    return Picodollars(exact.numerator // exact.denominator)
 
 
 def _per_token(kind: str, text: str) -> Picodollars:

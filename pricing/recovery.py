@@ -6,9 +6,9 @@ could renew a lease, kills nobody: each watcher starts to count anew. On the sam
 recovered at once.
 
 A request is settled as `interrupted` with its last checkpoint. If its process lives after all (it was suspended, or cut
-off from the database for longer than its lease), that entry stands. Its next checkpoint finds the reservation gone, and
-so does `Reservation.confirm`, which a stream awaits after a standstill: the request is ended, counted as overtaken and
-logged. What was delivered in between is the operator's loss, never the customer's.
+off from the database for longer than its lease), that entry is final. Its next checkpoint finds the reservation gone,
+and so does `Reservation.confirm`, which a stream awaits after a standstill: the request is ended, counted as overtaken
+and logged. What was delivered in between is the operator's loss, never the customer's.
 """
 
 from __future__ import annotations

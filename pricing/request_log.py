@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Row, func, select, tuple_
 from pricing import tables
 from pricing.cost import Tokens
 from pricing.money import Picodollars
+from pricing.tier import Tier
 from storage.database import Database
 
 _E = tables.entries.c
@@ -31,6 +32,7 @@ class LogEntry:
     state: str
     outcome: str
     reason: str | None
+    tier: Tier
     tokens: Tokens
     cost: Picodollars
 
@@ -123,6 +125,7 @@ def _entry(row: Row[Any]) -> LogEntry:
         row.state,
         row.outcome,
         row.reason,
+        Tier(row.tier),
         Tokens(row.prompt_tokens, row.cached_tokens, row.completion_tokens),
         Picodollars(row.cost),
     )

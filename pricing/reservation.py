@@ -16,6 +16,7 @@ from pricing.key import Key
 from pricing.money import Picodollars
 from pricing.price import Price
 from pricing.text import checked_name
+from pricing.tier import Tier
 from storage.errors import LedgerError, LedgerUnavailable
 
 logger = logging.getLogger("farebox.ledger")
@@ -57,6 +58,7 @@ class ReserveRequest:
     route: str
     started_at: int
     user: str | None = None
+    tier: Tier = Tier.DEFAULT
 
     def __post_init__(self) -> None:
         checked_name("request id", self.request_id, 128)

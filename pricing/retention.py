@@ -1,6 +1,6 @@
 """Keeping `entries` bounded: PostgreSQL's monthly partitions, made ahead, and the removal of old entries.
 
-Every entry is in `usage_daily` from its own transaction on, so removing entries never changes a total.
+Every entry is in the sums of `usage` from its own transaction on, so removing entries never changes a total.
 """
 
 from __future__ import annotations

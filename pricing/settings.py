@@ -23,7 +23,7 @@ class LedgerSettings:
     - `close_ms_max`: for how long `Ledger.close` tries to write what is left.
     - `lock_patience_ms`: for how long a reservation waits while another process holds its account's or key's row.
     - `balance_age_ms_max`: for how long a known balance may refuse without asking the database.
-    - `entry_days`: entries older than this are removed (they stay in the daily roll-up); None keeps all.
+    - `entry_days`: entries older than this are removed (they stay in the sums of usage); None keeps all.
     - `commit_observer` gets nanoseconds and operations of each group commit, for metrics.
     """
 

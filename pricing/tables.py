@@ -1,11 +1,13 @@
 """The tables, as SQLAlchemy Core. Amounts are picodollars, times milliseconds since 1970 UTC, both BIGINT.
 
 Locks are always taken in this order, so that no deadlock can exist: `processes`, `meta`, `accounts` by id, `keys` by
-id. Rows of `reservations`, `entries` and `usage_daily` are changed only by a holder of their account's and key's lock;
+id. Rows of `reservations`, `entries` and `usage` are changed only by a holder of their account's and key's lock;
 checkpoints, which hold no other lock, change theirs in the order of request ids.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -25,12 +27,17 @@ from storage.schema import Id, metadata
 
 
 def _standing() -> list[Column[str] | Column[int]]:
-    """A limit and where it stands. `spent` and `reserved` belong to the period that began at `period_start`."""
+    """Limits and where they stand.
+
+    `limits` is a JSON list (`pricing.balance`), and `standings` one as long: of each limit the beginning of its current
+    period, and what is spent and reserved in it. In the row itself, so that a commit
+    locks, reads and writes as much for eight limits as for one. `fullest` is how many percent of one of them were taken
+    at the last commit; `reserved` and `spent_total` are over all models and times.
+    """
     return [
-        Column("limit_kind", String(16), nullable=False),
-        Column("limit_amount", BigInteger, nullable=False),
-        Column("period_start", BigInteger, nullable=False),
-        Column("spent", BigInteger, nullable=False),
+        Column("limits", Text, nullable=False),
+        Column("standings", Text, nullable=False),
+        Column("fullest", BigInteger, nullable=False),
         Column("reserved", BigInteger, nullable=False),
         Column("spent_total", BigInteger, nullable=False),
     ]
@@ -45,6 +52,7 @@ def _request() -> list[Column[str] | Column[int]]:
         Column("model", Text, nullable=False),
         Column("route", Text, nullable=False),
         Column("end_user", Text),
+        Column("tier", String(16), nullable=False, server_default=text("'default'")),
         Column("price_input", BigInteger, nullable=False),
         Column("price_output", BigInteger, nullable=False),
         Column("price_cached_input", BigInteger, nullable=False),
@@ -65,6 +73,7 @@ accounts = Table(
     *_standing(),
     Column("created_at", BigInteger, nullable=False),
     Column("suspended_at", BigInteger),
+    Column("weight", BigInteger, nullable=False, server_default=text("100")),
     postgresql_with={"fillfactor": "50"},  # hot rows: room for in-place updates
 )
 
@@ -84,6 +93,7 @@ keys = Table(
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
     Column("concurrent_requests", BigInteger),
+    Column("tier", String(16)),  # NULL means the default one
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
@@ -167,20 +177,26 @@ entries = Table(
     postgresql_partition_by="RANGE (settled_at)",
 )
 
-# Sums of `entries` by the UTC day of the reservation, kept in the same transaction as each entry.
-usage_daily = Table(
-    "usage_daily",
+# Sums of `entries`, kept in the same transaction as each entry, by the time of the reservation. A grain says what is
+# told apart: `day` the UTC day (from `start` on), `quarter` the quarter of an hour (whatever a time zone calls a day or
+# an hour is made of those), `user` the UTC day and the end user, for those who named one. `end_user` is empty in the
+# other grains. Another dimension is another column here and in `DIMENSIONS`.
+DAY: Final = "day"
+QUARTER: Final = "quarter"
+USER: Final = "user"
+DIMENSIONS: Final = ("grain", "key_id", "start", "model", "account_id", "end_user")
+SUMS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+usage = Table(
+    "usage",
     metadata,
-    Column("day", String(10), nullable=False),
-    Column("account_id", BigInteger, nullable=False),
+    Column("grain", String(8), nullable=False),
     Column("key_id", BigInteger, nullable=False),
+    Column("start", BigInteger, nullable=False),
     Column("model", Text, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
-    PrimaryKeyConstraint("key_id", "day", "model", "account_id"),
-    Index("usage_daily_by_account", "account_id", "day"),
-    Index("usage_daily_by_day", "day"),
+    Column("account_id", BigInteger, nullable=False),
+    Column("end_user", Text, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    PrimaryKeyConstraint(*DIMENSIONS),
+    Index("usage_by_account", "grain", "account_id", "start"),
+    Index("usage_by_start", "grain", "start"),
 )

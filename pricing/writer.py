@@ -95,7 +95,7 @@ class Writer:
     def _queue_final(self, reservation: Reservation, final: FinalState) -> None:
         self._held[reservation.request_id] = reservation
         key, released = reservation.request.key, reservation.amount - final.cost
-        self.known.hold(key.account_id, key.id, -released, reservation.reserved_at)
+        self.known.hold(key.account_id, key.id, -released, reservation.request.model, reservation.reserved_at)
         self._finals.append(final)
         if self._linger is None:  # nobody waits for an end: let some gather
             self._linger = self._loop.call_later(self._settings.settle_linger_ms / 1000, self._stop_lingering)
@@ -160,7 +160,9 @@ class Writer:
                 overtaken.append(reservation)
         for reservation in overtaken:
             key = reservation.request.key
-            self.known.hold(key.account_id, key.id, -reservation.amount, reservation.reserved_at)
+            self.known.hold(
+                key.account_id, key.id, -reservation.amount, reservation.request.model, reservation.reserved_at
+            )
             reservation.overtake()
         self._tell_overtaken([reservation.request_id for reservation in overtaken])
 
@@ -233,7 +235,8 @@ class Writer:
         for final in batch.finals:
             reservation = self._held.pop(final.request_id, None)
             if reservation is not None:
-                self.known.hold(final.account_id, final.key_id, -final.cost, reservation.reserved_at)
+                model = reservation.request.model
+                self.known.hold(final.account_id, final.key_id, -final.cost, model, reservation.reserved_at)
         for claim in batch.claims:
             refusal = written.refusals.get(claim.request_id)
             if refusal is None:
@@ -248,7 +251,7 @@ class Writer:
     def _stand(self, claim: Reservation, reserved_at: int) -> None:
         key = claim.request.key
         claim.reserved_at = reserved_at
-        self.known.hold(key.account_id, key.id, claim.amount, reserved_at)
+        self.known.hold(key.account_id, key.id, claim.amount, claim.request.model, reserved_at)
         claim.decide(None)
         if claim.final is not None:
             self._queue_final(claim, claim.final)

@@ -28,7 +28,7 @@ from storage.text import shorten
 _POSTGRESQL_AWAY: Final = {
     "08": "the database can't be reached",
     "25006": "the database is read-only",
-    "25P03": "a transaction stood still for too long, and the database ended it",
+    "25P03": "a transaction was idle for too long, and the database ended it",
     "28": "the database refuses this user or password",
     "3D000": "the database does not exist on its server",
     "40": "the database gave up on a conflict",

@@ -4,7 +4,7 @@ Every transaction has limits of time that the server itself enforces, so that a 
 paused machine, a lost network) gives its locks back, and nobody waits for them for long:
 
     lock_timeout                            a statement waits this long for rows that another process holds
-    idle_in_transaction_session_timeout     a transaction may stand still this long; then its session ends
+    idle_in_transaction_session_timeout     a transaction may be idle this long; then its session ends
     statement_timeout                       a statement may take this long
     client_connection_check_interval        how often the server looks whether a client whose statement runs is there
 
@@ -35,7 +35,7 @@ class DatabaseTimes:
     """Limits of time in milliseconds. The defaults let others go on within 10 s of a process that freezes.
 
     - `lock_ms`: how long a statement waits for rows that another process holds.
-    - `idle_ms`: how long a transaction may stand still.
+    - `idle_ms`: how long a transaction may be idle.
     - `statement_ms`: how long a statement may take.
     """
 

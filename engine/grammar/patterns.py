@@ -84,14 +84,14 @@ class _Reader:
         opened = closed = False
         while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
             if closed:
-                raise self._refused("`$` stands in the middle")
+                raise self._refused("`$` in the middle")
             if self._next("^"):
                 if written or self._depth:
-                    raise self._refused("`^` stands in the middle")
+                    raise self._refused("`^` in the middle")
                 opened = True
             elif self._next("$"):
                 if self._depth:
-                    raise self._refused("`$` stands in the middle")
+                    raise self._refused("`$` in the middle")
                 closed = True
             else:
                 written.append(self._repeated(self._atom()))
@@ -246,7 +246,7 @@ class _Reader:
         return found
 
     def _refused(self, what: str, *, unsupported: bool = True) -> Refused:
-        verdict = f"can't be kept: {what} is not supported" if unsupported else f"is no regular expression: {what}"
+        verdict = f"can't be kept: {what} is not supported" if unsupported else f"is not a regular expression: {what}"
         return Refused(f"`{self._place}` {verdict} (at character {self._at}).", self._place, unsupported=unsupported)
 
 

@@ -1,4 +1,4 @@
-"""Where something stands in a schema, and whether a value is what it should be."""
+"""Where something is in a schema, and whether a value is what it should be."""
 
 import re
 

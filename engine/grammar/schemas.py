@@ -1,6 +1,6 @@
 """What of a JSON Schema can be kept, and in which words: the schema written again for the engine's grammars.
 
-The grammars' own converter ignores what it doesn't know, and what stands beside some keywords. So every keyword that
+The grammars' own converter ignores what it doesn't know, and what is beside some keywords. So every keyword that
 JSON Schema gives a meaning to is looked at here: it is kept, it says nothing (annotations, keywords of another type),
 or the schema is refused with the keyword and its place. What is written is no wider than what was read: any answer
 that fits it fits the client's schema. It may be narrower where the client left a choice (an object without
@@ -24,7 +24,7 @@ from engine.grammar.typed import BY_TYPE, KEYWORDS, TYPES, held_of_type
 Schema = dict[str, Any]
 
 DEPTH_MAX = 32
-# Keywords that can't be kept, whatever stands beside them.
+# Keywords that can't be kept, whatever is beside them.
 _NEVER = (
     *("not", "if", "dependentSchemas", "dependentRequired", "dependencies"),
     *("$dynamicRef", "$recursiveRef", "unevaluatedItems"),
@@ -175,7 +175,7 @@ class _Walk:
         return written[0] if len(written) == 1 else {"anyOf": written}
 
     def _of_kinds(self, branch: object, kinds: object, place: str) -> object:
-        """The branch with the `type` that stands beside `anyOf`."""
+        """The branch with the `type` beside `anyOf`."""
         if kinds is None:
             return branch
         if not isinstance(branch, Mapping) or "$ref" in branch or branch.get("type", kinds) != kinds:

@@ -16,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.stats import IterationStats
 
+from engine.load import EngineLoad
 from engine.seat import Seat
 from engine.tokenizing import TokenizingLimits
 from engine.vllm_internals.lifeline import executor_class
@@ -81,7 +82,7 @@ class Core(AsyncLLM):
         )
         self._aborts: set[asyncio.Task[None]] = set()
         for logger in self.logger_manager.stat_loggers if loggers else ():
-            logger.waiting = self.output_processor.waiting
+            logger.waiting, logger.cache_used = self.output_processor.waiting, self.output_processor.cache_used
         self._outputs: OutputHandler | None = None
         self.alone = seat is None or seat.count == 1
         if statistics is Statistics.SERVING:
@@ -102,10 +103,17 @@ class Core(AsyncLLM):
 
         Of several front ends only one hears of each step; without statistics none does. Then the number alone counts.
         """
-        config, everywhere = self.vllm_config, self.admission_stats
-        requests = everywhere.get_num_requests() if everywhere else self.output_processor.get_num_unfinished_requests()
+        load = self.load
+        return load.requests <= load.seats and not load.waiting
+
+    @property
+    def load(self) -> EngineLoad:
+        """See `engine.base.Engine`."""
+        config, everywhere, here = self.vllm_config, self.admission_stats, self.output_processor
+        requests = everywhere.get_num_requests() if everywhere else here.get_num_unfinished_requests()
         seats = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
-        return bool(requests <= seats) and not any(self.output_processor.waiting.values())
+        used = max(here.cache_used.values(), default=0.0)
+        return EngineLoad(int(requests), int(seats), sum(here.waiting.values()), used)
 
     @property
     def lag_seconds(self) -> float:
@@ -140,6 +148,7 @@ class Core(AsyncLLM):
         params: SamplingParams,
         inbox: Inbox,
         *,
+        priority: int = 0,
         trace_headers: dict[str, str] | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, object] | None = None,
@@ -157,6 +166,7 @@ class Core(AsyncLLM):
             supported_tasks=await self.get_supported_tasks(),
             lora_request=lora_request,
             trace_headers=trace_headers,
+            priority=priority,
         )
         request.reasoning_ended = reasoning_ended
         request.reasoning_parser_kwargs = reasoning_parser_kwargs

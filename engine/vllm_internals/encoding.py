@@ -146,7 +146,7 @@ def _cuts_are_right(tokenizer: Tokenizer, cuts: Cuts, plain: Encode, samples: li
         why = "the tokenizer merges at random"
     else:
         for text, tokens in zip(samples, plain(samples, False), strict=True):
-            pieces = cuts.pieces(text) or [text]
+            pieces = [piece.decode() for piece in cuts.pieces(text) or [text.encode()]]
             if [token for piece in plain(pieces, False) for token in piece] != tokens:
                 why = "pieces of its texts have other tokens than the whole"
     if why:

@@ -49,12 +49,13 @@ class Inbox:
 
     `listener` is called when there is something to take, or an error: unless it streams, only when all choices are
     done. It must not raise. `completion` counts the tokens of each choice as they arrive, read or not. `alternatives`
-    is how many log probabilities a token has beside its own. `prompt_scores` are those of the prompt's tokens after
-    the first, and come with the first piece.
+    is how many log probabilities a token has beside its own. `began` is called once, with the first token.
+    `prompt_scores` are those of the prompt's tokens after the first, and come with the first piece.
     """
 
     __slots__ = (
         "alternatives",
+        "began",
         "cached",
         "completion",
         "error",
@@ -79,6 +80,7 @@ class Inbox:
         self.unfinished = n
         self.error: Exception | None = None
         self.listener: Callable[[], None] | None = None
+        self.began: Callable[[], None] | None = None
 
     def push(self, piece: RawPiece, wake: bool) -> None:
         """`wake`: the reader, now; else `tell` must be called later."""
@@ -144,6 +146,7 @@ class StepProcessor(OutputProcessor):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.waiting: dict[int, int] = {}  # by engine: how many requests waited after its last step
+        self.cache_used: dict[int, float] = {}  # by engine: the share of its KV cache that was in use
 
     def add_request(
         self,
@@ -155,6 +158,7 @@ class StepProcessor(OutputProcessor):
     ) -> None:
         if not self.request_states:
             self.waiting.clear()  # those that waited have left, and an engine without work makes no step to say so
+            self.cache_used.clear()
         super().add_request(request, prompt, parent_req, request_index, queue)
         if isinstance(queue, Inbox):
             state = self.request_states[request.request_id]
@@ -247,6 +251,9 @@ def _scores(found: LogprobsLists, tokens: int, columns: int) -> Scores:
 
 def _begin(output: EngineCoreOutput, state: RequestState, inbox: Inbox) -> None:
     state.is_prefilling = False
+    if (began := inbox.began) is not None:
+        inbox.began = None
+        began()
     if output.prefill_stats is not None:
         state.num_cached_tokens = output.prefill_stats.num_cached_tokens
         if state.request_index == 0:

@@ -57,7 +57,8 @@ class EngineMetrics(PrometheusStatLogger):
     _counter_cls = _shared(Counter)
     _histogram_cls = _shared(Histogram)
 
-    waiting: dict[int, int]  # the output processor's
+    waiting: dict[int, int]  # the output processor's, both
+    cache_used: dict[int, float]
 
     def record(
         self,
@@ -70,8 +71,9 @@ class EngineMetrics(PrometheusStatLogger):
         super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
 
     def note_waiting(self, stats: SchedulerStats | None, engine_idx: int) -> None:
-        """For `Core.has_room`."""
+        """For `Core.load`."""
         if stats is not None:
+            self.cache_used[engine_idx] = stats.kv_cache_usage
             self.waiting[engine_idx] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
 
 

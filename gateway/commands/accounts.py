@@ -1,17 +1,15 @@
-"""`farebox accounts create | list | credit | limit | suspend | resume`."""
+"""`farebox accounts create | list | credit | limit | weight | suspend | resume`."""
 
 import argparse
 import asyncio
 
 from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
-from gateway.commands.limits import add_limit_flags, limit_of, limit_text
+from gateway.commands.limits import add_limit_flags, limits_given, limits_text
 from gateway.process.bootstrap import operator
 from pricing.accounts import Account, Accounts
-from pricing.balance import Limit, LimitKind
 from pricing.errors import UnknownAccount
 from pricing.money import format_usd, parse_usd
 from pricing.text import checked_name
-from storage.errors import InvalidSetting
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,7 +22,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_limit_flags(create)
     create.set_defaults(run=lambda options: asyncio.run(_create(options)))
 
-    listing = actions.add_parser("list", help="accounts and where they stand")
+    listing = actions.add_parser("list", help="accounts, with what they spent and have left")
     listing.set_defaults(run=lambda options: asyncio.run(_list(options)))
 
     credit = actions.add_parser("credit", help="add credit to a prepaid account")
@@ -33,33 +31,32 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     credit.add_argument("--reference", help="the payment's id: the same one adds its credit once only")
     credit.set_defaults(run=lambda options: asyncio.run(_credit(options)))
 
-    limit = actions.add_parser("limit", help="replace an account's limit")
+    limit = actions.add_parser("limit", help="replace an account's limits")
     limit.add_argument("name")
     limit.add_argument("--prepaid", metavar="USD", help="make it prepaid, with this credit")
     add_limit_flags(limit)
     limit.set_defaults(run=lambda options: asyncio.run(_limit(options)))
+
+    weight = actions.add_parser("weight", help="set its share of an engine that many want")
+    weight.add_argument("name")
+    weight.add_argument("weight", type=int, help="100 is usual; 200 gets twice as many tokens")
+    weight.set_defaults(run=lambda options: asyncio.run(_weight(options)))
 
     for name in ("suspend", "resume"):
         action = actions.add_parser(name, help=f"{name} all keys of an account")
         action.add_argument("name")
         action.set_defaults(run=lambda options, name=name: asyncio.run(_suspend(options, name == "suspend")))
         add_database_flags(action)
-    for action in (create, listing, credit, limit):
+    for action in (create, listing, credit, limit, weight):
         add_database_flags(action)
-
-
-def _wanted_limit(options: argparse.Namespace) -> Limit:
-    if options.prepaid is None:
-        return limit_of(options)
-    if options.limit is not None:
-        raise InvalidSetting("An account is prepaid or has a limit, not both; leave out --prepaid or --limit.")
-    return Limit(LimitKind.PREPAID, parse_usd(options.prepaid))
 
 
 async def _create(options: argparse.Namespace) -> int:
     async with open_database(options) as database:
-        account = await Accounts(database).create(options.name, _wanted_limit(options), actor=operator())
-    print(f'The account "{account.name}" is made, limit: {limit_text(account.limit)}.')
+        account = await Accounts(database).create(
+            options.name, *limits_given(options, prepaid=options.prepaid), actor=operator()
+        )
+    print(f'The account "{account.name}" is made, limit: {limits_text(account.limits)}.')
     return 0
 
 
@@ -73,10 +70,11 @@ async def _list(options: argparse.Namespace) -> int:
         rows.append(
             {
                 "account": account.name,
-                "limit": limit_text(account.limit),
+                "limit": limits_text(account.limits),
                 "spent_usd": format_usd(balance.spent_total),
                 "reserved_usd": format_usd(balance.reserved),
                 "left_usd": None if balance.left is None else format_usd(balance.left),
+                "weight": account.weight,
                 "suspended": iso_time(account.suspended_at),
             }
         )
@@ -99,8 +97,18 @@ async def _limit(options: argparse.Namespace) -> int:
     async with open_database(options) as database:
         accounts = Accounts(database)
         account = await _find(accounts, options.name)
-        balance = await accounts.set_limit(account.id, _wanted_limit(options), actor=operator())
-    print(f'The limit of "{account.name}" is now: {limit_text(balance.limit)}.')
+        limits = limits_given(options, prepaid=options.prepaid)
+        await accounts.set_limits(account.id, limits, actor=operator())
+    print(f'The limit of "{account.name}" is now: {limits_text(limits)}.')
+    return 0
+
+
+async def _weight(options: argparse.Namespace) -> int:
+    async with open_database(options) as database:
+        accounts = Accounts(database)
+        account = await _find(accounts, options.name)
+        account = await accounts.set_weight(account.id, options.weight, actor=operator())
+    print(f'"{account.name}" has a weight of {account.weight}.')
     return 0
 
 

@@ -6,7 +6,7 @@ import difflib
 from datetime import date
 
 from gateway.commands.common import add_database_flags, iso_time, open_database, show_rows
-from gateway.commands.limits import add_limit_flags, limit_of, limit_text
+from gateway.commands.limits import add_limit_flags, limits_given, limits_text
 from gateway.commands.settings_flags import add_settings, settings_of
 from gateway.models.catalog import ALL, load_catalog
 from gateway.process.bootstrap import ACCOUNT_NAME, operator
@@ -16,6 +16,7 @@ from pricing.errors import UnknownAccount, UnknownKey
 from pricing.keys import Key, Keys, KeyTerms, NewKey, Role
 from pricing.money import format_usd
 from pricing.text import checked_name
+from pricing.tier import Tier
 from storage.database import Database
 from storage.errors import InvalidSetting
 from storage.text import shorten
@@ -36,18 +37,21 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--models", dest="allowed", metavar="NAMES", help="the models it may use, separated by commas; default all"
     )
     create.add_argument(
-        "--unknown-models", action="store_true", help="let --models name what no card here has, for other gateways"
+        "--unknown-models",
+        action="store_true",
+        help="let --models name models that have no card here, for other gateways",
     )
     add_settings(create, ["cards"])
     create.add_argument("--requests-per-minute", type=int)
     create.add_argument("--tokens-per-minute", type=int)
     create.add_argument("--concurrent-requests", type=int)
-    create.add_argument("--expires", metavar="YYYY-MM-DD", help="the UTC day at whose beginning it ends")
+    create.add_argument("--tier", choices=("default", "flex", "priority"), help="of requests that ask for none")
+    create.add_argument("--expires", metavar="YYYY-MM-DD", help="the UTC day on which it stops working")
     add_limit_flags(create)
     create.set_defaults(run=lambda options: asyncio.run(_create(options)))
 
     listing = actions.add_parser("list", help="keys, by the beginning of their secret")
-    listing.add_argument("prefix", nargs="?", help="only keys that start like this, at least one character")
+    listing.add_argument("prefix", nargs="?", help="only keys that begin with this: at least one character")
     listing.add_argument("--all", action="store_true", help="revoked ones too")
     listing.set_defaults(run=lambda options: asyncio.run(_list(options)))
 
@@ -66,17 +70,18 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _add_key(action: argparse.ArgumentParser) -> None:
     action.add_argument("prefix", help="the beginning of its secret, as long as `farebox keys list` shows it")
-    action.add_argument("--name", help="its name, where several keys begin alike")
+    action.add_argument("--name", help="the name of the key, if several keys begin with this")
 
 
 async def _create(options: argparse.Namespace) -> int:
     terms = KeyTerms(
-        limit=limit_of(options),
+        limits=limits_given(options),
         models=_models(options),
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
         concurrent_requests=options.concurrent_requests,
         expires_at=_expiry(options.expires),
+        tier=None if options.tier is None else Tier(options.tier),
     )
     async with open_database(options) as database:
         account = await _account(database, options.account)
@@ -101,7 +106,7 @@ async def _list(options: argparse.Namespace) -> int:
             "name": key.name,
             "account": accounts.get(key.account_id, str(key.account_id)),
             "role": key.role,
-            "limit": limit_text(key.terms.limit),
+            "limit": limits_text(key.terms.limits),
             "spent_usd": format_usd(balances[key.id].spent_total),
             "expires": iso_time(key.terms.expires_at),
             "revoked": iso_time(key.revoked_at),

@@ -14,10 +14,8 @@ from pricing.accounts import Accounts
 from pricing.export import export_csv, export_parquet
 from pricing.keys import Keys
 from pricing.money import format_usd
-from pricing.usage import Dimension, Usage, UsageTotal
+from pricing.usage import DIMENSIONS, Usage, UsageTotal
 from storage.errors import InvalidSetting
-
-DIMENSIONS: tuple[Dimension, ...] = ("day", "account", "key", "model")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,7 +24,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--by",
         default="key,model",
-        help="what to sum by: day, account, key, model, separated by commas; '' for one total. Default: key,model.",
+        help="what to sum by: day, hour, account, key, model, user (of the requests), separated by "
+        "commas; '' for one total. Default: key,model.",
     )
     parser.add_argument("--since", type=date.fromisoformat, metavar="YYYY-MM-DD", help="from this UTC day")
     parser.add_argument("--until", type=date.fromisoformat, metavar="YYYY-MM-DD", help="up to this UTC day")
@@ -59,9 +58,11 @@ async def _totals(options: argparse.Namespace) -> int:
 def _row(total: UsageTotal, by: list[str], keys: dict[int, str], accounts: dict[int, str]) -> dict[str, object]:
     labels: dict[str, object] = {
         "day": total.day,
+        "hour": total.hour,
         "account": accounts.get(total.account_id or 0, total.account_id),
         "key": keys.get(total.key_id or 0, total.key_id),
         "model": total.model,
+        "user": total.user,
     }
     return {name: labels[name] for name in by} | {
         "requests": total.requests,

@@ -5,20 +5,20 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from gateway.console import charts
 from gateway.console.visits import Visit
 from gateway.errors import GatewayError, NotFound, from_exception
 from gateway.protocol import admin as protocol
-from gateway.protocol.admin import Id, Plain, Query
+from gateway.protocol.admin import Id, Plain
+from gateway.protocol.body import Query
 from gateway.protocol.checks import validate
 from pricing.accounts import Account, Accounts
-from pricing.balance import Balance, LimitKind
+from pricing.balance import Balance, Limit, checked_limits
 from pricing.keys import Keys
+from pricing.limit_text import parse_limit
 from pricing.usage import Usage
 from storage.errors import LedgerError
 
 PAGE = 100
-LIMIT_KINDS = [kind.value for kind in LimitKind]
 
 
 class AccountsAsked(Query):
@@ -32,9 +32,9 @@ class Shown:
     balance: Balance
 
     @property
-    def share(self) -> float:
-        """Of the limit, what is spent or reserved: 0 to 100."""
-        return charts.share(self.balance.spent + self.balance.reserved, self.balance.limit.amount)
+    def share(self) -> int:
+        """Of the fullest limit, what is spent or reserved: 0 to 100."""
+        return self.balance.percent
 
 
 async def list_accounts(visit: Visit, problem: GatewayError | None = None) -> Response:
@@ -54,16 +54,15 @@ async def list_accounts(visit: Visit, problem: GatewayError | None = None) -> Re
         accounts=[Shown(account, balances[account.id]) for account in shown],
         more=shown[-1].id if len(found) > PAGE else None,
         asked=asked,
-        kinds=LIMIT_KINDS,
         problem=problem.message if problem is not None else "",
     )
 
 
 async def create(visit: Visit) -> Response:
     try:
-        body = validate(protocol.NewAccount, {"name": visit.form.get("name", ""), "limit": limit_of(visit)})
+        name = validate(protocol.Rename, {"name": visit.form.get("name", "")}).name
         accounts = Accounts(visit.gateway.database)
-        account = await accounts.create(body.name, body.limit.limit(), actor=visit.principal.actor)
+        account = await accounts.create(name, *limits_of(visit), actor=visit.principal.actor)
     except (GatewayError, LedgerError) as error:
         return await list_accounts(visit, from_exception(error))
     return visit.go(f"/console/accounts/{account.id}?done=account")
@@ -85,8 +84,7 @@ async def account(visit: Visit, problem: GatewayError | None = None) -> Response
         shown=Shown(found, await accounts.balance(account_id)),
         keys=[(key, balances[key.id]) for key in own],
         month=month,
-        kinds=LIMIT_KINDS,
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         problem=problem.message if problem is not None else "",
     )
 
@@ -102,8 +100,7 @@ async def act(visit: Visit) -> Response:
                 await accounts.rename(account_id, name, actor=actor)
                 done = "renamed"
             case "limit":
-                limit = validate(protocol.LimitBody, limit_of(visit)).limit()
-                await accounts.set_limit(account_id, limit, actor=actor)
+                await accounts.set_limits(account_id, limits_of(visit), actor=actor)
                 done = "limit"
             case "credit":
                 asked: dict[str, object] = {
@@ -133,8 +130,8 @@ def id_of(visit: Visit) -> int:
     return min(found, protocol.ID_MAX)  # there is none as large
 
 
-def limit_of(visit: Visit) -> dict[str, object]:
-    """The fields of a limit, as the admin API has them."""
-    kind = visit.form.get("limit_kind", "none")
-    amount = visit.form.get("limit_usd")
-    return {"kind": kind, **({"amount_usd": amount} if amount is not None and kind != "none" else {})}
+def limits_of(visit: Visit, *, prepaid: bool = True) -> tuple[Limit, ...]:
+    """Those of the form, one a line as `farebox keys create --limit` has them. Raises InvalidSetting, InvalidAmount."""
+    lines = [line.strip() for line in visit.form.get("limits", "").splitlines()]
+    limits = [parse_limit(line, "limits") for line in lines if line]
+    return checked_limits(limits, prepaid=prepaid, most=visit.gateway.settings.limits_max)

@@ -22,6 +22,7 @@ async def catalog(visit: Visit) -> Response:
 async def model(visit: Visit) -> Response:
     found = _model(visit)
     pages = visit.console.models
+    state = visit.gateway.fleet.states[found.name]
     routes = pages.routes(found)
     route = pages.route(found, visit.query.get("route", "")) or routes[0]
     fields = await run_in_threadpool(pages.fields, found, route)  # the first time it takes a while
@@ -30,7 +31,7 @@ async def model(visit: Visit) -> Response:
         "model.html",
         model=found,
         entry=catalog_entry(found),
-        state=visit.gateway.fleet.states[found.name],
+        state=state,
         routes=routes,
         route=route,
         fields=fields,
@@ -69,9 +70,10 @@ async def nowhere(visit: Visit) -> Response:
 
 
 def visible(visit: Visit) -> list[Model]:
-    """The models that whoever is signed in may use; for others all of them."""
-    session = visit.session
-    return [model for model in visit.gateway.catalog if session is None or session.principal.sees(model.name)]
+    """The models that whoever is signed in may use; an operator sees all, others those of the cards."""
+    if visit.session is None:
+        return list(visit.gateway.catalog)
+    return visit.session.principal.models(visit.gateway.catalog)
 
 
 def address(visit: Visit) -> str:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.console import accounts, catalog, engines, keys, logs, overview, sign_in, usage
+from gateway.console import accounts, batches, catalog, engines, keys, logs, overview, sign_in, usage
 from gateway.console.assets import Assets
 from gateway.console.model_pages import ModelPages
 from gateway.console.playground import BySession
@@ -75,6 +75,8 @@ def routes() -> list[BaseRoute]:
         _get("/usage.csv", usage.usage_csv, Access.SIGNED_IN),
         _get("/requests", logs.requests, Access.SIGNED_IN),
         _get("/requests.csv", logs.requests_csv, Access.SIGNED_IN),
+        _get("/batches", batches.list_batches, Access.SIGNED_IN),
+        _post("/batches/{batch}/cancel", batches.cancel, Access.SIGNED_IN),
         _get("/key", keys.own, Access.SIGNED_IN),
         _get("/accounts", accounts.list_accounts, Access.OPERATOR),
         _post("/accounts", accounts.create, Access.OPERATOR),

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from gateway.console.visits import Visit
@@ -29,17 +30,18 @@ class EngineReading(TypedDict):
 
 
 async def engines(visit: Visit) -> Response:
-    return visit.page("engines.html", readings=readings(visit), problems=visit.gateway.problems())
+    return visit.page("engines.html", readings=await readings(visit), problems=visit.gateway.problems())
 
 
 async def engines_json(visit: Visit) -> Response:
-    return JSONResponse({"engines": readings(visit)})
+    return JSONResponse({"engines": await readings(visit)})
 
 
-def readings(visit: Visit) -> list[EngineReading]:
+async def readings(visit: Visit) -> list[EngineReading]:
     """One for each model that is served. Of several worker processes, all together."""
     gateway = visit.gateway
-    values = collect(text_string_to_metric_families(gateway.metrics.page().decode()))
+    page = gateway.metrics.page().decode()
+    values = await run_in_threadpool(lambda: collect(text_string_to_metric_families(page)))  # streams go on meanwhile
     return [
         {
             "model": model.name,
@@ -53,7 +55,7 @@ def readings(visit: Visit) -> list[EngineReading]:
             "completion_tokens": int(values["farebox_tokens_total completion", model.name]),
             "lag_seconds": gateway.fleet.lags[model.name],
         }
-        for model in gateway.catalog
+        for model in visit.principal.models(gateway.catalog)
     ]
 
 

@@ -3,14 +3,16 @@
 from decimal import Decimal
 
 from gateway.models.parameters import Number, Parameter
-from pricing.balance import Limit, LimitKind
+from pricing.balance import UTC, Limit, LimitKind
 from pricing.clock import iso_time
 from pricing.money import Picodollars, format_usd
 
 LIMITS = {
     LimitKind.NONE: "no limit",
     LimitKind.PREPAID: "prepaid",
+    LimitKind.HOUR: "an hour",
     LimitKind.DAY: "a day",
+    LimitKind.WEEK: "a week",
     LimitKind.MONTH: "a month",
     LimitKind.TOTAL: "in all",
 }
@@ -49,7 +51,10 @@ def when(at: int | None) -> str:
 
 def limit(value: Limit) -> str:
     """ "$25.00 a month"."""
-    return LIMITS[value.kind] if value.kind is LimitKind.NONE else f"{usd(value.amount)} {LIMITS[value.kind]}"
+    if value.kind is LimitKind.NONE:
+        return LIMITS[value.kind]
+    zone = "" if value.zone == UTC else f" in {value.zone}"
+    return f"{usd(value.amount)} {LIMITS[value.kind]}{zone}{f' on {value.model}' if value.model is not None else ''}"
 
 
 def value(given: object) -> str:

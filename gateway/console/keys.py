@@ -1,16 +1,17 @@
 """Keys: one's own to look at; for the operator all of them, to make, change, rotate and revoke."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from starlette.responses import Response
 
-from gateway.console import charts
-from gateway.console.accounts import LIMIT_KINDS, id_of, limit_of
+from gateway.console.accounts import id_of, limits_of
 from gateway.console.names import account_names
 from gateway.console.visits import Visit
 from gateway.errors import GatewayError, NotFound, from_exception
 from gateway.protocol import admin as protocol
-from gateway.protocol.admin import Id, Plain, Query
+from gateway.protocol.admin import Id, Plain
+from gateway.protocol.body import Query
 from gateway.protocol.checks import validate
 from pricing.accounts import Accounts
 from pricing.key import NewKey
@@ -18,7 +19,6 @@ from pricing.keys import Keys
 from storage.errors import LedgerError
 
 PAGE = 100
-KEY_LIMITS = [kind for kind in LIMIT_KINDS if kind != "prepaid"]
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 
 
@@ -34,12 +34,12 @@ async def own(visit: Visit) -> Response:
     gateway, key = visit.gateway, visit.principal.key
     await gateway.ledger.settled()
     balance = await Keys(gateway.database).balance(key.id)
-    models = [model.name for model in gateway.catalog if visit.principal.sees(model.name)]
+    models = [model.name for model in visit.principal.models(gateway.catalog)]
     return visit.page(
         "own_key.html",
         key=key,
         balance=balance,
-        share=charts.share(balance.spent + balance.reserved, balance.limit.amount),
+        share=balance.percent,
         standings=[] if visit.principal.is_operator else await gateway.limits.standings(key, models),
         allowed=models,
     )
@@ -68,8 +68,7 @@ async def list_keys(visit: Visit, problem: GatewayError | None = None) -> Respon
         asked=asked,
         accounts=accounts,
         account_names=await account_names(database, [key.account_id for key in shown]),
-        kinds=KEY_LIMITS,
-        models=visit.gateway.catalog.names,
+        models=_names(visit),
         problem=problem.message if problem is not None else "",
     )
 
@@ -84,8 +83,9 @@ async def create(visit: Visit) -> Response:
         asked["role"] = form["role"]
     try:
         body = validate(protocol.NewKeyBody, asked)
+        terms = replace(body.terms.terms(0), limits=limits_of(visit, prepaid=False))
         created = await Keys(visit.gateway.database).create(
-            body.account_id, body.name, body.terms.terms(), actor=visit.principal.actor, role=body.role
+            body.account_id, body.name, terms, actor=visit.principal.actor, role=body.role
         )
     except (GatewayError, LedgerError) as error:
         return await list_keys(visit, from_exception(error))
@@ -103,10 +103,9 @@ async def key(visit: Visit, problem: GatewayError | None = None) -> Response:
         problem.status if problem is not None else 200,
         key=found,
         balance=balance,
-        share=charts.share(balance.spent + balance.reserved, balance.limit.amount),
+        share=balance.percent,
         account=await Accounts(database).get(found.account_id),
-        kinds=KEY_LIMITS,
-        models=sorted({*visit.gateway.catalog.names, *(found.terms.models or ())}),
+        models=sorted({*_names(visit), *(found.terms.models or ())}),
         problem=problem.message if problem is not None else "",
     )
 
@@ -122,7 +121,10 @@ async def act(visit: Visit) -> Response:
                 await keys.rename(key_id, name, actor=actor)
                 done = "renamed"
             case "terms":
-                await keys.set_terms(key_id, validate(protocol.Terms, _terms(visit)).terms(), actor=actor)
+                asked = validate(protocol.Terms, _terms(visit)).terms(0)
+                tier = (await keys.get(key_id)).terms.tier
+                limits = limits_of(visit, prepaid=False)
+                await keys.set_terms(key_id, replace(asked, limits=limits, tier=tier), actor=actor)
                 done = "terms"
             case "rotate":
                 grace = validate(protocol.Rotation, {"grace_seconds": _whole(visit.form.get("grace_seconds", "0"))})
@@ -141,6 +143,11 @@ async def act(visit: Visit) -> Response:
     return visit.go(f"/console/keys/{key_id}?done={done}")
 
 
+def _names(visit: Visit) -> list[str]:
+    """Of the models that a key can be held to."""
+    return [model.name for model in visit.principal.models(visit.gateway.catalog)]
+
+
 async def _shown_once(visit: Visit, created: NewKey) -> Response:
     await visit.gateway.keys.refresh()
     return visit.page("new_key.html", key=created.key, secret=created.secret)
@@ -149,8 +156,7 @@ async def _shown_once(visit: Visit, created: NewKey) -> Response:
 def _terms(visit: Visit) -> dict[str, object]:
     """The fields of a key's terms, as the admin API has them; a day means its end, in UTC."""
     form = visit.form
-    terms: dict[str, object] = {"limit": limit_of(visit)}
-    terms |= {name: _whole(form[name]) for name in RATES if name in form}
+    terms: dict[str, object] = {name: _whole(form[name]) for name in RATES if name in form}
     if "models" in form:
         terms["models"] = form["models"].split("\n")
     if "expires_on" in form:

@@ -7,7 +7,8 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.console.names import account_names, key_names
 from gateway.console.visits import Visit
-from gateway.protocol.admin import AuditPage, Day, Id, Plain, Query
+from gateway.protocol.admin import AuditPage, Day, Id, Plain
+from gateway.protocol.body import Query
 from gateway.protocol.checks import validate
 from gateway.webhooks.store import WebhookStore
 from pricing.audit import AuditLog
@@ -46,7 +47,7 @@ async def requests(visit: Visit) -> Response:
         entries=shown,
         more=shown[-1].cursor if len(found) > PAGE else "",
         names=await key_names(database, [one.key_id for one in shown]) if visit.principal.is_operator else {},
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         query=visit.request.url.query,
     )
 

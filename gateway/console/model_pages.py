@@ -88,8 +88,9 @@ class ModelPages:
         # Of two bodies for one route, one answers and the other only counts.
         self._routes = [route for route in found.values() if EVENTS in route.operation.answers or not _streams(route)]
         self._routes.sort(key=lambda route: order.index(route.name) if route.name in order else len(order))
-        self._schemas: dict[tuple[str, str, str], JSONSchema] = {}
-        self._rows: dict[tuple[str, str], tuple[Field, ...]] = {}
+        # With the model that they are of: an adapter of the same name may take its place.
+        self._schemas: dict[tuple[str, str, str], tuple[Model, JSONSchema]] = {}
+        self._rows: dict[tuple[str, str], tuple[Model, tuple[Field, ...]]] = {}
 
     def routes(self, model: Model) -> list[APIRoute]:
         """Those that do what the model does, as their table has them."""
@@ -101,16 +102,18 @@ class ModelPages:
     def schema(self, model: Model, route: APIRoute, part: str) -> JSONSchema:
         """JSON Schema of what it takes, of its answer, or of each event. Making one takes a while, the first time."""
         place = (model.name, route.name, part)
-        if place not in self._schemas:
-            self._schemas[place] = self._schema(model, route, part)
-        return self._schemas[place]
+        known = self._schemas.get(place)
+        if known is None or known[0] is not model:
+            known = self._schemas[place] = model, self._schema(model, route, part)
+        return known[1]
 
     def fields(self, model: Model, route: APIRoute) -> tuple[Field, ...]:
         """What the route takes of this model: what is required first, what changes nothing last."""
         place = (model.name, route.name)
-        if place not in self._rows:
-            self._rows[place] = self._fields(model, route)
-        return self._rows[place]
+        known = self._rows.get(place)
+        if known is None or known[0] is not model:
+            known = self._rows[place] = model, self._fields(model, route)
+        return known[1]
 
     def _schema(self, model: Model, route: APIRoute, part: str) -> JSONSchema:
         if part == "input":

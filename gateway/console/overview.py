@@ -56,12 +56,12 @@ async def _models(usage: Usage, since: date, key_id: int | None) -> list[tuple[U
 async def _own(visit: Visit) -> dict[str, object]:
     """A key's limits."""
     key, gateway = visit.principal.key, visit.gateway
-    models = [model.name for model in gateway.catalog if key.allows(model.name)]
+    models = [model.name for model in visit.principal.models(gateway.catalog)]
     balance = await Keys(gateway.database).balance(key.id)
     return {
         "key": key,
         "balance": balance,
-        "share": charts.share(balance.spent + balance.reserved, balance.limit.amount),
+        "share": balance.percent,
         "standings": await gateway.limits.standings(key, models),
         "accounts": [],
     }
@@ -73,7 +73,7 @@ async def _operators(visit: Visit) -> dict[str, object]:
     found = [account for account in await accounts.list() if account.suspended_at is None]
     balances = await accounts.balances([account.id for account in found])
     standing = [
-        (account, balances[account.id], charts.share(balances[account.id].spent, balances[account.id].limit.amount))
+        (account, balances[account.id], balances[account.id].percent)
         for account in found
         if balances[account.id].left is not None
     ]

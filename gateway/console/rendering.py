@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.console import formats
 from gateway.console.sessions import Principal
+from pricing.limit_text import write_limit
 
 if TYPE_CHECKING:
     from gateway.console.visits import Visit
@@ -26,16 +27,24 @@ DONE: Final = {
     "suspended": "The account is suspended: its keys don't work any more.",
     "resumed": "The account works again.",
     "terms": "The key's terms are set.",
+    "cancelled": "The batch is told to stop.",
     "revoked": "The key is revoked, for good.",
 }
 
-USER_MENU: Final = (("Overview", "overview"), ("Usage", "usage"), ("Requests", "requests"), ("Key", "key"))
+USER_MENU: Final = (
+    ("Overview", "overview"),
+    ("Usage", "usage"),
+    ("Requests", "requests"),
+    ("Batches", "batches"),
+    ("Key", "key"),
+)
 OPERATOR_MENU: Final = (
     ("Overview", "overview"),
     ("Accounts", "accounts"),
     ("Keys", "keys"),
     ("Usage", "usage"),
     ("Requests", "requests"),
+    ("Batches", "batches"),
     ("Engines", "engines"),
     ("Webhooks", "webhooks"),
     ("Audit", "audit"),
@@ -65,6 +74,7 @@ class Rendering:
             "number": formats.number,
             "when": formats.when,
             "limit": formats.limit,
+            "limit_line": write_limit,
             "code": code,
         }
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, insert, or_, select, update
 
 from gateway.console.table import console_sessions
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from pricing.clock import Clock, system_clock
 from pricing.directory import KeyDirectory
 from pricing.key import Key
@@ -48,9 +50,11 @@ class Principal:
         """As the audit log names them."""
         return f"admin key {self.key.id} ({self.key.prefix}), console"
 
-    def sees(self, model: str) -> bool:
-        """Whether the model is in their catalog."""
-        return self.is_operator or self.key.allows(model)
+    def models(self, catalog: Catalog) -> list[Model]:
+        """Those in their catalog: the ones that they may use, and for an operator all that there are."""
+        if self.is_operator:
+            return [*catalog, *catalog.added.values()]
+        return [model for model in catalog.visible_to(self.key.account_id) if self.key.allows(model.name)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from gateway.console import charts
 from gateway.console.names import account_names, key_names
 from gateway.console.visits import Visit
-from gateway.protocol.admin import Day, Id, Plain, Query
-from gateway.protocol.body import conflict
+from gateway.protocol.admin import Day, Id, Plain
+from gateway.protocol.body import Query, conflict
 from gateway.protocol.checks import validate
 from pricing.clock import MS_PER_DAY, start_of
 from pricing.cost import Tokens
@@ -82,7 +82,7 @@ async def usage(visit: Visit) -> Response:
         sum=_sum(rows),
         chart=chart,
         titles={by: title for by, title in TITLES.items() if visit.principal.is_operator or by != "account"},
-        models=visit.gateway.catalog.names,
+        models=[model.name for model in visit.principal.models(visit.gateway.catalog)],
         query=visit.request.url.query,
     )
 

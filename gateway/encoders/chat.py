@@ -10,10 +10,11 @@ from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
 from gateway.encoders.chat_calls import Call, StreamedCalls
-from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
+from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail, with_logprobs
 from gateway.encoders.usage import usage_fields
 from gateway.protocol.chat import ChatBody
 from gateway.request.metered_generation import Metered
+from gateway.schemas import openai as answers
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Choice:
     reasoning: list[str] = field(default_factory=list)
     calls: dict[int, Call] = field(default_factory=dict)
     logprobs: list[Collection[TokenLogprobs]] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason = "error"  # until it has ended
 
     def add(self, delta: Delta) -> None:
         self.text.append(delta.text)
@@ -36,14 +37,14 @@ class Choice:
             self.logprobs.append(delta.logprobs)
         self.finish_reason = delta.finish_reason or self.finish_reason
 
-    def fields(self, index: int, body: ChatBody) -> dict[str, object]:
-        """All but the log probabilities."""
-        return {"index": index, "message": self.message(body), "finish_reason": self.finish_reason}
+    def fields(self, index: int, body: ChatBody) -> answers.ChatChoice:
+        """Without log probabilities, whose place is at the end."""
+        return {"index": index, "message": self.message(body), "finish_reason": self.finish_reason, "logprobs": None}
 
-    def message(self, body: ChatBody) -> dict[str, object]:
+    def message(self, body: ChatBody) -> answers.ChatMessage:
         text = "".join(self.text)
         # As OpenAI: the content of a message that only calls functions is null.
-        message: dict[str, object] = {"role": "assistant", "content": text or (None if self.calls else "")}
+        message: answers.ChatMessage = {"role": "assistant", "content": text or (None if self.calls else "")}
         if self.reasoning and body.include_reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.calls:
@@ -51,26 +52,24 @@ class Choice:
         return message
 
 
-async def chat_completion(metered: Metered, body: ChatBody) -> dict[str, object] | bytes:
+async def chat_completion(metered: Metered, body: ChatBody) -> answers.ChatCompletion | bytes:
     """The whole answer as one document; with log probabilities, as its JSON. Reads all deltas."""
     choices = [Choice() for _ in range(body.n)]
     async for delta in metered:
         choices[delta.index].add(delta)
-    head: dict[str, object] = {
+    answer: answers.ChatCompletion = {
         "id": metered.job.request_id,
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
+        "choices": [choice.fields(index, body) for index, choice in enumerate(choices)],
+        "usage": usage_fields(metered.counts, metered.cost),
     }
-    usage = usage_fields(metered.counts, metered.cost)
     if not body.logprobs:
-        fields = [choice.fields(index, body) | {"logprobs": None} for index, choice in enumerate(choices)]
-        return head | {"choices": fields, "usage": usage}
-    written = []
-    for index, choice in enumerate(choices):
-        content = await metered.job.served.tokens.whole_chat(choice.logprobs)
-        written.append(f'{compact(choice.fields(index, body))[:-1]},"logprobs":{{"content":[{content}]}}}}')
-    return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
+        return answer
+    tokens = metered.job.served.tokens
+    return with_logprobs(answer, [f'{{"content":[{await tokens.whole_chat(choice.logprobs)}]}}' for choice in choices])
 
 
 class ChatChunks:
@@ -130,7 +129,7 @@ class ChatChunks:
         return DONE
 
     def _rich_fields(self, delta: Delta, reasoning: str | None, role: str) -> str:
-        fields: dict[str, object] = {}
+        fields: answers.ChatDelta = {}
         if delta.text:
             fields["content"] = delta.text
         elif role:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from engine.base import ToolCallDelta
 from gateway.encoders.custom_input import CustomInput, custom_input
+from gateway.schemas import openai as answers
+
+CallDelta = answers.ToolCallDelta | answers.CustomToolCallDelta
 
 
 @dataclass(slots=True)
@@ -20,7 +23,7 @@ class Call:
         self.name = delta.name or self.name
         self.arguments.append(delta.arguments)
 
-    def fields(self, customs: Collection[str]) -> dict[str, object]:
+    def fields(self, customs: Collection[str]) -> answers.ToolCalled | answers.CustomToolCalled:
         """`customs` are the names of the custom tools."""
         arguments = "".join(self.arguments)
         if self.name in customs:
@@ -35,13 +38,13 @@ class StreamedCalls:
         self._customs = customs
         self._inputs: dict[tuple[int, int], CustomInput] = {}  # by choice and call
 
-    def deltas(self, choice: int, calls: Collection[ToolCallDelta]) -> list[dict[str, object]]:
+    def deltas(self, choice: int, calls: Collection[ToolCallDelta]) -> list[CallDelta]:
         """What a delta's `tool_calls` become."""
         if not self._customs:
             return [_function(call) for call in calls]
         return [fields for call in calls if (fields := self._either(choice, call)) is not None]
 
-    def _either(self, choice: int, call: ToolCallDelta) -> dict[str, object] | None:
+    def _either(self, choice: int, call: ToolCallDelta) -> CallDelta | None:
         place = (choice, call.index)
         if call.name in self._customs:
             self._inputs[place] = CustomInput()
@@ -50,20 +53,18 @@ class StreamedCalls:
             return _function(call)
         piece = read.feed(call.arguments)
         if call.name is not None:
-            custom = {"name": call.name, "input": piece}
-            return {"index": call.index, "id": call.id, "type": "custom", "custom": custom}
+            custom: answers.CustomDelta = {"name": call.name, "input": piece}
+            return {"index": call.index, "id": call.id or "", "type": "custom", "custom": custom}
         return {"index": call.index, "custom": {"input": piece}} if piece else None
 
-    def rest(self, choice: int) -> list[dict[str, object]]:
+    def rest(self, choice: int) -> list[CallDelta]:
         """What the end of a choice still tells of its calls."""
         ended = [(index, read.end()) for (own, index), read in self._inputs.items() if own == choice]
         return [{"index": index, "custom": {"input": piece}} for index, piece in ended if piece]
 
 
-def _function(call: ToolCallDelta) -> dict[str, object]:
-    function: dict[str, object] = {"arguments": call.arguments}
-    fields: dict[str, object] = {"index": call.index, "function": function}
-    if call.name is not None:
-        function["name"] = call.name
-        fields |= {"id": call.id, "type": "function"}
-    return fields
+def _function(call: ToolCallDelta) -> answers.ToolCallDelta:
+    if call.name is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function: answers.FunctionDelta = {"arguments": call.arguments, "name": call.name}
+    return {"index": call.index, "function": function, "id": call.id or "", "type": "function"}

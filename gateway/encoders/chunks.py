@@ -2,10 +2,12 @@
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring as quote
 
 from gateway.encoders.usage import usage_fields
 from gateway.request.metered_generation import Metered
+from gateway.schemas.openai import ChatCompletion, Completion
 
 DONE = b"data: [DONE]\n\n"
 
@@ -14,7 +16,7 @@ def chunk_head(kind: str, metered: Metered, model: str) -> str:
     """How each chunk of an answer begins, up to its choices."""
     return (
         f'data: {{"id":{quote(metered.job.request_id)},"object":{quote(kind)},"created":{int(time.time())},'
-        f'"model":{quote(model)},"choices":['
+        f'"model":{quote(model)},"service_tier":{quote(metered.job.tier.value)},"choices":['
     )
 
 
@@ -29,4 +31,21 @@ def usage_tail(metered: Metered) -> str:
 
 
 def compact(fields: object) -> str:
+    """As JSON without spaces."""
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def around(fields: Mapping[str, object], name: str) -> tuple[str, str]:
+    """The JSON of a document up to the items of its list `name`, and what comes after them. It is empty here."""
+    before, after = compact(fields).split(f'"{name}":[]')
+    return f'{before}"{name}":[', f"]{after}"
+
+
+def with_logprobs(answer: ChatCompletion | Completion, written: Iterable[str]) -> bytes:
+    """The JSON of an answer, with the log probabilities of each choice as they are written."""
+    head, tail = around({**answer, "choices": []}, "choices")
+    choices = [
+        f"{compact(choice).removesuffix('null}')}{logprobs}}}"
+        for choice, logprobs in zip(answer["choices"], written, strict=True)
+    ]
+    return f"{head}{','.join(choices)}{tail}".encode()

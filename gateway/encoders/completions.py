@@ -10,12 +10,13 @@ from json.encoder import encode_basestring as quote
 from engine.base import Delta, FinishReason
 from engine.event_text import event_bytes
 from engine.tokens import TokenLogprobs
-from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, compact, usage_tail
+from gateway.encoders.chunks import DONE, chunk_head, chunk_tail, usage_tail, with_logprobs
 from gateway.encoders.token_texts import pieces, shares
 from gateway.encoders.usage import usage_fields
 from gateway.models.token_json import ROWS_AT_ONCE, TokenJSON
 from gateway.protocol.completions import CompletionBody
 from gateway.request.metered_generation import Metered
+from gateway.schemas import openai as answers
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Choice:
 
     text: str
     logprobs: Logprobs = field(default_factory=Logprobs)
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason = "error"  # until it has ended
 
     def add(self, delta: Delta, written: TokenJSON) -> None:
         if delta.logprobs is not None:
@@ -84,12 +85,12 @@ class Choice:
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
 
-    def fields(self, index: int) -> dict[str, object]:
-        """All but the log probabilities."""
-        return {"index": index, "text": self.text, "finish_reason": self.finish_reason}
+    def fields(self, index: int) -> answers.CompletionChoice:
+        """Without log probabilities, whose place is at the end."""
+        return {"index": index, "text": self.text, "finish_reason": self.finish_reason, "logprobs": None}
 
 
-async def completion(metered: Metered, body: CompletionBody) -> dict[str, object] | bytes:
+async def completion(metered: Metered, body: CompletionBody) -> answers.Completion | bytes:
     """The whole answer as one document; with log probabilities, as its JSON. Reads all deltas.
 
     Choices are numbered prompt by prompt, as OpenAI does.
@@ -101,21 +102,16 @@ async def completion(metered: Metered, body: CompletionBody) -> dict[str, object
             async for _, part in _prompt_logprobs(metered, delta, choice.text):
                 choice.logprobs.extend(part)
         choice.add(delta, metered.job.served.tokens)
-    head: dict[str, object] = {
+    answer: answers.Completion = {
         "id": metered.job.request_id,
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
+        "service_tier": metered.job.tier.value,
+        "choices": [choice.fields(index) for index, choice in enumerate(choices)],
+        "usage": usage_fields(metered.counts, metered.cost),
     }
-    usage = usage_fields(metered.counts, metered.cost)
-    if body.logprobs is None:
-        fields = [choice.fields(index) | {"logprobs": None} for index, choice in enumerate(choices)]
-        return head | {"choices": fields, "usage": usage}
-    written = [
-        f'{compact(choice.fields(index))[:-1]},"logprobs":{choice.logprobs.json()}}}'
-        for index, choice in enumerate(choices)
-    ]
-    return f'{compact(head)[:-1]},"choices":[{",".join(written)}],"usage":{compact(usage)}}}'.encode()
+    return answer if body.logprobs is None else with_logprobs(answer, [choice.logprobs.json() for choice in choices])
 
 
 class CompletionChunks:

@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import json
 import struct
-from collections.abc import Mapping
 
+from gateway.encoders.chunks import around, compact
 from gateway.protocol.embeddings import EmbeddingsBody
 from gateway.request.metered_generation import Metered
+from gateway.schemas.embeddings import EmbeddingFields, Embeddings
 from pricing.money import usd_number
 
 
@@ -20,17 +20,19 @@ async def embeddings(metered: Metered, body: EmbeddingsBody) -> bytes:
     async for delta in metered:
         vector = list(delta.embedding or ())
         value = vector if body.encoding_format == "float" else _packed(vector)
-        data[delta.index] = _json({"object": "embedding", "index": delta.index, "embedding": value})
+        fields: EmbeddingFields = {"object": "embedding", "index": delta.index, "embedding": value}
+        data[delta.index] = compact(fields).encode()
         await asyncio.sleep(0)
     tokens = metered.counts.prompt
-    head = _json({"id": metered.job.request_id, "object": "list", "model": body.model})
-    usage = _json({"prompt_tokens": tokens, "total_tokens": tokens, "estimated_cost": usd_number(metered.cost)})
-    vectors = b",".join([data[index] for index in sorted(data)])
-    return b'%b,"data":[%b],"usage":%b}' % (head[:-1], vectors, usage)
-
-
-def _json(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    answer: Embeddings = {
+        "id": metered.job.request_id,
+        "object": "list",
+        "model": body.model,
+        "data": [],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "estimated_cost": usd_number(metered.cost)},
+    }
+    head, tail = around(answer, "data")
+    return b"%b%b%b" % (head.encode(), b",".join([data[index] for index in sorted(data)]), tail.encode())
 
 
 def _packed(vector: list[float]) -> str:

@@ -4,23 +4,21 @@ import json
 import time
 from collections.abc import Sequence
 from json.encoder import encode_basestring as quote
-from typing import Literal
 
-from engine.base import Delta, TokenCounts
+from engine.base import Delta, FinishReason, TokenCounts
 from engine.event_text import event_bytes
 from engine.tokens import Token
 from gateway.encoders.token_texts import shares
 from gateway.request.jobs import Job
 from gateway.request.metered_generation import Metered
+from gateway.schemas import openai as answers
 from pricing.money import Picodollars, usd_number
-
-Status = Literal["queued", "succeeded", "failed"]
 
 # Stands for the token of an event that has none: the end came without one.
 NO_TOKEN = Token(0, "", b"", special=True)
 
 
-async def native_result(metered: Metered) -> dict[str, object]:
+async def native_result(metered: Metered) -> answers.Inference:
     """The whole answer. Reads all deltas."""
     texts = [""] * metered.job.choices
     async for delta in metered:
@@ -35,14 +33,14 @@ async def native_result(metered: Metered) -> dict[str, object]:
     )
 
 
-def queued(job: Job) -> dict[str, object]:
+def queued(job: Job) -> answers.Inference:
     """The answer to a request with a webhook: its result comes there."""
     return result_fields(job.request_id, "queued", TokenCounts(job.prompt_tokens), Picodollars(0))
 
 
 def failed(
     request_id: str, message: str, code: str, counts: TokenCounts, cost: Picodollars, runtime_ms: int = 0
-) -> dict[str, object]:
+) -> answers.FailedInference:
     """What a webhook gets instead of a result. `cost` is what was charged: nothing, unless its process died."""
     fields = result_fields(request_id, "failed", counts, cost, runtime_ms=runtime_ms)
     return {**fields, "error": {"message": message, "code": code}, "detail": message}
@@ -50,13 +48,13 @@ def failed(
 
 def result_fields(
     request_id: str,
-    status: Status,
+    status: answers.InferenceStatusName,
     counts: TokenCounts,
     cost: Picodollars,
     *,
     texts: Sequence[str] = (),
     runtime_ms: int = 0,
-) -> dict[str, object]:
+) -> answers.Inference:
     """The page's shape. `cost` is in US dollars; `num_tokens` are those generated, over all responses."""
     return {
         "request_id": request_id,
@@ -88,7 +86,8 @@ class NativeEvents:
         self._texts.append(delta.text)
         end = None
         if delta.finish_reason is not None:
-            end = f'"generated_text": {quote("".join(self._texts))}, "details": {_details(self._metered, delta)}'
+            details = _details(self._metered, delta.finish_reason)
+            end = f'"generated_text": {quote("".join(self._texts))}, "details": {details}'
         rows = delta.logprobs or ()
         tokens = self._vocabulary.tokens(rows)
         logprobs = [row.logprobs[0] for row in rows]
@@ -115,18 +114,17 @@ def _token(token: Token, logprob: float, text: str) -> str:
     return f'{{"id": {token.id}, "text": {quote(text)}, "logprob": {logprob:.9g}, "special": {special}}}'
 
 
-def _details(metered: Metered, delta: Delta) -> str:
+def _details(metered: Metered, finish_reason: FinishReason) -> str:
     counts = metered.counts
-    return json.dumps(
-        {
-            "finish_reason": delta.finish_reason,
-            "generated_tokens": counts.completion,
-            "input_tokens": counts.prompt,
-            "cost": usd_number(metered.cost),
-            "runtime_ms": _runtime_ms(metered.job),
-            "request_id": metered.job.request_id,
-        }
-    )
+    details: answers.InferenceDetails = {
+        "finish_reason": finish_reason,
+        "generated_tokens": counts.completion,
+        "input_tokens": counts.prompt,
+        "cost": usd_number(metered.cost),
+        "runtime_ms": _runtime_ms(metered.job),
+        "request_id": metered.job.request_id,
+    }
+    return json.dumps(details)
 
 
 def _runtime_ms(job: Job) -> int:

@@ -50,7 +50,7 @@ class Response:
             "background": False,
             "store": False,
             "truncation": "disabled",
-            "service_tier": "default",
+            "service_tier": self._metered.job.tier.value,
             "user": body.user,
             **body.repeated(),
         }

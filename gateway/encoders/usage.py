@@ -1,10 +1,11 @@
 """The `usage` of an answer: the engine's counts and their exact cost."""
 
 from engine.base import TokenCounts
+from gateway.schemas.openai import Usage
 from pricing.money import Picodollars, usd_number
 
 
-def usage_fields(counts: TokenCounts, cost: Picodollars) -> dict[str, object]:
+def usage_fields(counts: TokenCounts, cost: Picodollars) -> Usage:
     """OpenAI's `usage` plus `estimated_cost` in US dollars, as on the pages."""
     return {
         "prompt_tokens": counts.prompt,

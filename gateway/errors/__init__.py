@@ -4,7 +4,7 @@
     ├── InvalidRequest          400  invalid_json, context_length_exceeded, unsupported_parameter
     │   └── InvalidParameter    422  invalid_parameter
     ├── InvalidAPIKey           401  invalid_api_key
-    ├── PaymentRequired         402  insufficient_funds
+    ├── PaymentRequired         402  insufficient_funds, with retry-after where the limit opens within a day
     ├── ModelNotAllowed         403  model_not_allowed
     ├── NotFound                404  not_found, model_not_found
     ├── MethodNotAllowed        405  method_not_allowed
@@ -39,10 +39,12 @@ from starlette.exceptions import HTTPException
 from engine import errors as engines
 from gateway.errors.wording import VALUE_CHARACTERS_MAX, shorten
 from pricing import errors as money
+from pricing.clock import system_clock
 from pricing.money import InvalidAmount
 from storage import errors as storage_errors
 
 MESSAGE_CHARACTERS_MAX = 1200
+RETRY_SECONDS_MAX = 86_400  # a client that waits for longer has better things to do
 FAULT_CHARACTERS_MAX = 240  # of each fault, where one answer tells of several
 
 
@@ -105,8 +107,10 @@ class InvalidAPIKey(GatewayError):
 class PaymentRequired(GatewayError):
     status, code, type = 402, "insufficient_funds", "insufficient_funds_error"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"})
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        """`retry_after_seconds` is when the limit opens again, where that is within a day."""
+        again = {} if retry_after_seconds is None else {"retry-after": str(retry_after_seconds)}
+        super().__init__(message, headers={"x-should-retry": "false", **again})
 
 
 class ModelNotAllowed(GatewayError):
@@ -254,7 +258,7 @@ def from_exception(error: Exception) -> GatewayError:
         case engines.EngineError():
             return EngineFailed("The engine failed on this request. Only what was sent is charged.")
         case money.InsufficientFunds():
-            return PaymentRequired(str(error))
+            return PaymentRequired(str(error), retry_after_seconds=_opens_in_seconds(error))
         case storage_errors.LedgerUnavailable():
             return Unavailable(
                 "Another process holds this account's rows in the ledger, and nothing is served without being charged. "
@@ -266,7 +270,7 @@ def from_exception(error: Exception) -> GatewayError:
             )
         case money.Overtaken():
             return Unavailable(
-                "The gateway stood still for too long, and this request was ended as interrupted. Send it again.",
+                "The gateway was suspended for too long, and this request was ended as interrupted. Send it again.",
                 code="interrupted",
                 retry_after_seconds=1,
             )
@@ -286,6 +290,13 @@ def from_exception(error: Exception) -> GatewayError:
             return MethodNotAllowed("This path doesn't take this method.", headers=error.headers)
         case _:
             return GatewayError("Something went wrong inside the gateway. The request id names it in the log.")
+
+
+def _opens_in_seconds(error: money.InsufficientFunds) -> int | None:
+    if error.opens_at is None:
+        return None
+    seconds = max(1, -((system_clock() - error.opens_at) // 1000))
+    return seconds if seconds <= RETRY_SECONDS_MAX else None
 
 
 E = TypeVar("E", bound=InvalidRequest)

@@ -10,7 +10,7 @@ from engine.event_text import event_bytes
 from gateway.errors import GatewayError
 
 ANTHROPIC_ROUTES = frozenset(
-    f"{prefix}/v1/messages{rest}" for prefix in ("", "/anthropic") for rest in ("", "/count_tokens")
+    f"{prefix}/v1/messages{rest}" for prefix in ("", "/anthropic") for rest in ("", "/count_tokens", "/batches")
 ) | {"/anthropic/v1/models"}
 RESPONSES_ROUTES = frozenset({"/v1/responses", "/v1/openai/responses"})
 

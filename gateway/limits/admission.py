@@ -49,7 +49,7 @@ class LimitDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One limit as it stands. `model` is None where all models of the key count together."""
+    """One limit and what is left of it. `model` is None where all models of the key count together."""
 
     kind: Kind
     model: str | None

@@ -45,7 +45,7 @@ class Level(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Where a request's limits stand, itself counted; `refused` is the limit that it doesn't fit, if any."""
+    """What is left of a request's limits, itself counted; `refused` is the limit that it doesn't fit, if any."""
 
     requests: Level = Level()
     tokens: Level = Level()
@@ -69,7 +69,7 @@ class LimitStore(Protocol):
         """
 
     async def look(self, bounds: Bounds) -> Levels:
-        """Where they stand, counting nothing."""
+        """What is left of them, counting nothing."""
 
     async def close(self) -> None: ...
 
@@ -197,7 +197,7 @@ class MemoryStore:
         return None
 
     def _levels(self, bounds: Bounds, *, requests: int = 0, tokens: int = 0, slots: int = 0) -> Levels:
-        """Where the limits stand; `refused` is the first that has no room for what is asked for on top."""
+        """What is left of the limits; `refused` is the first that has no room for what is asked for on top."""
         now = self._clock()
         self._sweep(now)
         refused: Kind | None = None

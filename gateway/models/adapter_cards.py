@@ -8,6 +8,7 @@ from engine.adapters import Adapter
 from gateway.models.card_price import AnyPrice, PriceOfBase
 from gateway.models.life import Life
 from gateway.models.model import Model, PrefixCache
+from gateway.models.tiers import tier_prices
 
 # Numbers of the adapters on cards; those of adapters that are added while the server runs come from the database, and
 # stay below.
@@ -33,7 +34,10 @@ def adapted(base: Model, card: AdapterCard, number: int, account_id: int | None 
         raise ValueError(f'"{card.base}" is an adapter itself; name the model that it is for.')
     if base.card.task != "generate":
         raise ValueError(f'"{card.base}" makes no text; adapters are for models that do.')
-    price = card.price.price(base.price) if isinstance(card.price, PriceOfBase) else card.price.price()
+    if isinstance(card.price, PriceOfBase):
+        prices = {tier: card.price.price(price) for tier, price in base.prices.items()}
+    else:
+        prices = tier_prices(card.price.price(), base.card.tiers, base.card.batch_discount)
     own = base.card.model_copy(
         update={
             "name": card.name,
@@ -46,4 +50,6 @@ def adapted(base: Model, card: AdapterCard, number: int, account_id: int | None 
         }
     )
     adapter = Adapter(number, card.name, card.adapter)
-    return replace(base, name=card.name, card=own, price=price, adapter=adapter, base=base.name, account_id=account_id)
+    return replace(
+        base, name=card.name, card=own, prices=prices, adapter=adapter, base=base.name, account_id=account_id
+    )

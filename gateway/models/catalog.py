@@ -22,6 +22,7 @@ from gateway.errors.suggestions import nearest
 from gateway.models.adapter_cards import FIRST_OF_CARDS, AdapterCard, adapted
 from gateway.models.model import Alias, Card, Model
 from gateway.models.parameters import Profile, ProfileError, read_profiles, shipped_profiles
+from gateway.models.tiers import tier_prices
 from gateway.settings import Settings
 
 AnyCard = Card | AdapterCard | Alias
@@ -226,7 +227,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
             f'The card "{card.name}" asks for the profile "{card.profile}". The profiles are: {", ".join(profiles)}.'
         )
     try:
-        price = card.price.price()
+        prices = tier_prices(card.price.price(), card.tiers, card.batch_discount)
     except ValueError as error:
         raise CatalogError(f'The card "{card.name}" has a wrong price: {error}') from None
     if card.default_max_tokens > card.context_length:
@@ -256,7 +257,7 @@ def _ready(card: Card, settings: Settings, profiles: Mapping[str, Profile]) -> M
         tokenizing=TokenizingLimits(settings.prompt_cache_bytes_max, settings.fast_tokenizer),
     )
     chat_format = ChatFormat(card.tool_call_parser, card.reasoning_parser, card.chat_template, card.hold_forced_calls)
-    return Model(card.name, card, price, profiles[card.profile], spec, chat_format)
+    return Model(card.name, card, prices, profiles[card.profile], spec, chat_format)
 
 
 def _share_engines(models: list[Model]) -> list[Model]:

@@ -73,6 +73,10 @@ class Fleet:
             name in self._served for name in self.catalog.names
         )
 
+    def engine_of(self, name: str) -> Engine | None:
+        """The engine of a model, whatever its state."""
+        return self._engine_of.get(name)
+
     async def start(self) -> None:
         """Load one engine after another: they compete for the same memory. Raises EngineStartError."""
         for engine in self._engines:

@@ -1,5 +1,6 @@
 """A model card, and the model that is made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,8 +12,10 @@ from engine.facts import ModelTask
 from gateway.models.card_price import CardPrice
 from gateway.models.life import Life
 from gateway.models.parameters import Profile
+from gateway.models.tiers import CardTier
 from gateway.setting_types import Precision
 from pricing.price import Price
+from pricing.tier import Tier
 
 Task = ModelTask
 PrefixCache = Literal["shared", "account", "key"]
@@ -45,16 +48,18 @@ class Card(Life):
     description: str = ""
     tags: list[str] = Field(default_factory=list)
     price: CardPrice
+    tiers: dict[Literal["flex", "priority"], CardTier] = Field(default_factory=dict)
+    batch_discount: str | None = Field(None, pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")
     engine: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A card made ready: its price in picodollars, its parameter ranges, and what its engine must load."""
+    """A card made ready: its prices in picodollars, its parameter ranges, and what its engine must load."""
 
     name: str
     card: Card
-    price: Price
+    prices: Mapping[Tier, Price]
     profile: Profile
     engine: EngineSpec
     chat_format: ChatFormat
@@ -62,6 +67,11 @@ class Model:
     base: str | None = None  # the model that the adapter is for
     account_id: int | None = None  # whose alone it is; None: everybody's
     alias_of: str | None = None  # the model that this is another name of
+
+    @property
+    def price(self) -> Price:
+        """Of the default tier."""
+        return self.prices[Tier.DEFAULT]
 
     @property
     def context_length(self) -> int:

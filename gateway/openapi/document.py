@@ -14,7 +14,7 @@ from gateway.models.model import Model
 from gateway.openapi import common
 from gateway.openapi.common import Fields
 from gateway.protocol.body import Body, RequestBody
-from gateway.protocol.operation import EVENTS, JSON, Operation, operation_of
+from gateway.protocol.operation import EVENTS, FORM, JSON, Operation, operation_of
 from gateway.protocol.schema import schema_of
 from gateway.request.auth import OPEN_PATHS
 from gateway.schemas.models import body_schema
@@ -25,29 +25,32 @@ REFERENCE = "#/components/schemas/{model}"
 INTRODUCTION = """\
 An OpenAI-compatible API whose every request is checked, charged and accounted for.
 
-Every OpenAI path stands under `/v1/` and under `/v1/openai/`. Send your key as `Authorization: Bearer KEY` or as \
-`x-api-key: KEY`. Bodies are JSON, plain or gzip. null for an optional field means that it is absent; a field that \
-nobody knows, a wrong type and a number outside its range are refused, never changed. Every path that answers GET \
-answers HEAD too. Every error has the shape of the schema `Error`.
+Every OpenAI path works under `/v1/` and under `/v1/openai/`. Send your key as `Authorization: Bearer KEY` or as \
+`x-api-key: KEY`. Bodies are JSON, plain or gzip. null for an optional field means that it is absent. A wrong type and \
+a number outside its range are refused, never changed; an unknown field is named in the header `farebox-ignored`, or \
+refused where it looks like a typo. Every path that answers GET answers HEAD too. Every error has the shape \
+of the schema `Error`.
 """
 
 TAGS = {
     "Chat and completions": "OpenAI's routes.",
-    "Embeddings": "Texts into vectors, where a model that does this is served.",
-    "Scores": "How well texts go together, where a model that does this is served.",
-    "Responses": "OpenAI's Responses API, as far as it needs no server that remembers.",
+    "Embeddings": "Vectors from texts, where a model that makes them is served.",
+    "Scores": "How well texts go together, where a model that tells it is served.",
+    "Responses": "OpenAI's Responses API, as far as nothing needs to be kept on the server.",
+    "Files": "What batches are made from, and what they come to.",
+    "Batches": "Many requests at once, run where the engine has room, at a price of their own.",
     "Anthropic": "Anthropic's Messages API, through the same pipeline and at the same prices.",
     "Native": "The native route: text in, text out, streamed, or sent to a webhook.",
     "Tokens": "What a prompt comes to, before it is sent.",
-    "Models": "What is served, for how much, with which parameters.",
-    "Usage": "What your key spent, and what it may.",
-    "Administration": "Accounts, keys and money. Needs an admin key; with any other, these paths aren't there.",
+    "Models": "Which models are served, at which prices, with which parameters.",
+    "Usage": "What your key has spent, and what it may still do.",
+    "Administration": "Accounts, keys and money. Needs an admin key; with any other key these paths answer 404.",
     "Operation": "Probes, metrics and documents. No key is needed.",
 }
 
 
 def build(routes: Iterable[BaseRoute], catalog: Catalog, version: str, root_path: str) -> Fields:
-    """The document of all documented routes, which stand under `root_path`."""
+    """The document of all documented routes, which are served under `root_path`."""
     schemas = _Schemas(catalog)
     paths: Fields = {}
     for route in routes:
@@ -89,6 +92,8 @@ def _operation(path: str, method: str, route: Route, operation: Operation, schem
     if operation.body is not None:
         content = {JSON: {"schema": schemas.body(operation.body, operation)}}
         fields["requestBody"] = {"required": True, "content": content}
+    if operation.form is not None:
+        fields["requestBody"] = {"required": True, "content": {FORM: {"schema": schemas.form(operation.form)}}}
     fields["responses"] = _responses(operation, schemas, keyed)
     return fields
 
@@ -105,7 +110,7 @@ def _responses(operation: Operation, schemas: "_Schemas", keyed: bool) -> Fields
         responses[str(status)] = described
     errors = {
         *(common.KEYED_ERRORS if keyed else common.OPEN_ERRORS),
-        *(common.BODY_ERRORS if operation.body is not None else ()),
+        *(common.BODY_ERRORS if operation.body is not None or operation.form is not None else ()),
         *((422,) if operation.query is not None else ()),
         *(common.ADMITTED_ERRORS if operation.admitted else ()),
         *operation.errors,
@@ -177,6 +182,14 @@ class _Schemas:
         if shape is dict:
             return {"type": "object"}
         return self._put(shape.__name__, schema_of(shape, REFERENCE))
+
+    def form(self, form: type[Body]) -> Fields:
+        """The fields of a form, and its file."""
+        schema = schema_of(form, REFERENCE)
+        file = {"type": "string", "format": "binary", "description": "The file, with its name."}
+        schema["properties"] = {"file": file, **schema["properties"]}
+        schema["required"] = ["file", *schema.get("required", ())]
+        return self._put(form.__name__, schema)
 
     def answer(self, media: str, shape: type[Any] | UnionType | None) -> Fields:
         if shape is None:

@@ -1,9 +1,12 @@
 """The gateway put together: its dependencies, opened in order and closed in reverse."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Protocol, TypeVar
 
+from gateway.batches.batches import Batches
+from gateway.files.files import Files
 from gateway.idempotency.keys import Idempotency
 from gateway.idempotency.store import IdempotencyStore
 from gateway.limits.fallback import open_limits
@@ -15,6 +18,8 @@ from gateway.process.gauges import register_gauges
 from gateway.process.ledger_database import ledger_database
 from gateway.request.large_bodies import LargeBodies
 from gateway.request.pipeline import Pipeline
+from gateway.request.turns import Turns
+from gateway.routes.batch_lines import BatchLines
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.telemetry.budget_watch import BudgetWatch
@@ -32,47 +37,53 @@ from storage.database import Database
 HEARTBEAT_MS = 3_000  # how often a process says that it lives, where its lease is long enough
 
 
+class Closes(Protocol):
+    """What has to be closed at the end."""
+
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closes)
+
+
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, fleet: Fleet, resolve: Resolve = system_resolve
+    settings: Settings,
+    fleet: Fleet,
+    resolve: Resolve = system_resolve,
+    clocks: MutableSequence[int] | None = None,
 ) -> AsyncIterator[tuple[Gateway, FirstKeys]]:
     """The gateway's dependencies, opened in order and closed in reverse. Engines are not started here.
 
-    `resolve` finds the addresses of the hosts that clients name in webhooks.
+    `resolve` finds the addresses of the hosts that clients name in webhooks; `clocks` are those of
+    `gateway.request.turns`, where other processes have the same engines.
     """
     release = version("farebox")
     metrics = Metrics(release, together=settings.workers > 1)
     async with AsyncExitStack() as stack:
-        watch = LoopWatch.open(metrics.loop_delay.observe, log_seconds=settings.loop_delay_log_seconds)
-        stack.push_async_callback(watch.close)
+
+        def closing(made: C) -> C:
+            stack.push_async_callback(made.close)
+            return made
+
+        watch = closing(LoopWatch.open(metrics.loop_delay.observe, log_seconds=settings.loop_delay_log_seconds))
         database = await stack.enter_async_context(ledger_database(settings))
         first_keys = await ensure_keys(database, settings)
-        ledger = await _ledger(database, settings, metrics)
-        stack.push_async_callback(ledger.close)
-        keys = await KeyDirectory.open(database, DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000)))
-        stack.push_async_callback(keys.close)
-        pipeline = Pipeline(ledger, metrics, seconds_max=settings.request_timeout_seconds)
-        limits = await open_limits(settings, metrics)
-        stack.push_async_callback(limits.close)
-        webhooks = Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve)
-        stack.push_async_callback(webhooks.close)
-        idempotency = _idempotency(database, ledger, settings)
+        ledger = closing(await _ledger(database, settings, metrics))
+        fresh = DirectorySettings(stale_ms_max=int(settings.key_cache_seconds * 1000))
+        keys = closing(await KeyDirectory.open(database, fresh))
+        pipeline = Pipeline(ledger, metrics, Turns(fleet.engines, clocks), seconds_max=settings.request_timeout_seconds)
+        limits = closing(await open_limits(settings, metrics))
+        webhooks = closing(Webhooks.open(database, pipeline, metrics, WebhookSettings.of(settings, release), resolve))
+        idempotency = closing(_idempotency(database, ledger, settings))
         await idempotency.open()
-        stack.push_async_callback(idempotency.close)
-        budgets = await BudgetWatch.open(database)
-        stack.push_async_callback(budgets.close)
-        tracing = open_tracing(settings, release)
-        stack.push_async_callback(tracing.close)
-        large_bodies = _large_bodies(settings)
-        stack.push_async_callback(large_bodies.close)
-        adapters = Adapters(
-            fleet,
-            AdapterStore(database),
-            lambda model: sum(pipeline.loads().get(model, (0, 0))),
-            settings.adapters_max,
-        )
+        budgets = closing(await BudgetWatch.open(database))
+        tracing = closing(open_tracing(settings, release))
+        large_bodies = closing(_large_bodies(settings))
+        adapters = closing(Adapters(fleet, AdapterStore(database), pipeline.running_of, settings.adapters_max))
         adapters.open()
-        stack.push_async_callback(adapters.close)
+        files = closing(Files.open(database, settings))
+        batches = closing(Batches(database, files, webhooks, settings, ledger.process_id))
         gateway = Gateway(
             settings=settings,
             catalog=fleet.catalog,
@@ -89,7 +100,10 @@ async def open_gateway(
             tracing=tracing,
             watch=watch,
             large_bodies=large_bodies,
+            files=files,
+            batches=batches,
         )
+        batches.start(BatchLines(gateway))
         register_gauges(gateway, budgets)
         stack.push_async_callback(metrics.close)
         yield gateway, first_keys

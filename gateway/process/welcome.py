@@ -14,7 +14,9 @@ ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 def welcome(settings: Settings, catalog: Catalog, host: str, port: int, first_keys: FirstKeys) -> str:
     """The text; the key is in it only where it was made just now."""
-    base_url = f"{url_of('127.0.0.1' if host in ANY_ADDRESS else host, port)}{settings.root_path}/v1/openai"
+    address = f"{url_of('127.0.0.1' if host in ANY_ADDRESS else host, port)}{settings.root_path}"
+    base_url = f"{address}/v1/openai"
+    console = f"\nIn a browser: {address}/console\n" if settings.console else ""
     model = catalog.names[0]
     key, shell_key, python_key = "", '"Authorization: Bearer $FAREBOX_KEY"', 'os.environ["FAREBOX_KEY"]'
     if first_keys.made is not None:
@@ -42,7 +44,7 @@ def welcome(settings: Settings, catalog: Catalog, host: str, port: int, first_ke
     )
     return f"""
 Farebox is ready on {base_url} and serves {", ".join(catalog.names)}.
-{key}
+{console}{key}
   curl {base_url}/chat/completions -H "Content-Type: application/json" -H {shell_key} -d '{body}'
 
   {_here(Path(sys.executable))} - <<'END'
@@ -54,7 +56,7 @@ END
 
 
 def url_of(host: str, port: int) -> str:
-    """RFC 3986 section 3.2.2: an IPv6 address stands in brackets."""
+    """RFC 3986 section 3.2.2: an IPv6 address is written in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -35,6 +35,7 @@ from gateway.process.assembly import open_gateway, prepare_database
 from gateway.process.http_server import Server
 from gateway.process.server import ServeError, greet, listen_together, log_listening, run_in_loop, serve_gateway
 from gateway.process.streams import Streams
+from gateway.request.turns import TIERS
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import TOGETHER_IN
@@ -56,6 +57,7 @@ class Place:
     seats: list[Seat | None]
     parent: Connection
     mark: str  # of its log lines, for `gateway.process.streams`
+    clocks: MutableSequence[int]  # of `gateway.request.turns`, in memory that all workers share
 
 
 async def supervise(settings: Settings, streams: Streams) -> None:
@@ -90,6 +92,7 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._stop = asyncio.Event()
         self._failure = ""
+        self._clocks = multiprocessing.get_context("spawn").RawArray("q", len(specs) * len(TIERS))
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Raises ServeError, EngineStartError."""
@@ -131,7 +134,7 @@ class Supervisor:
 
     def _worker(self, number: int, listener: socket.socket, seats: list[Seat | None]) -> "Worker":
         ours, theirs = multiprocessing.Pipe()
-        place = Place(number, self._settings, listener, seats, theirs, self._mark)
+        place = Place(number, self._settings, listener, seats, theirs, self._mark, self._clocks)
         process = multiprocessing.get_context("spawn").Process(
             target=work, args=(place,), name=f"farebox-worker-{number}"
         )
@@ -242,7 +245,7 @@ async def _work(place: Place) -> None:
         return engines[-1]
 
     fleet = Fleet(load_catalog(place.settings), create)
-    async with open_gateway(place.settings, fleet) as (gateway, _):
+    async with open_gateway(place.settings, fleet, clocks=place.clocks) as (gateway, _):
         server = Server(gateway, signals=[signal.SIGTERM])
 
         def heard() -> None:

@@ -4,30 +4,25 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from gateway.protocol.body import StrictBody, conflict
+from gateway.protocol.admin_limits import USD, Limited, balance_fields, limit_fields, limits_fields
+from gateway.protocol.body import Query, StrictBody, conflict
 from pricing.accounts import Account
 from pricing.audit import AuditRecord
-from pricing.balance import Balance, Limit, LimitKind
+from pricing.balance import Balance
 from pricing.clock import iso_time
-from pricing.key import Key, KeyTerms, Role
-from pricing.money import Picodollars, format_usd, parse_usd
+from pricing.key import WEIGHT_MAX, Key, KeyTerms, Role
+from pricing.money import format_usd
+from pricing.tier import Tier
 from pricing.usage import Dimension, UsageTotal
 
 GRACE_SECONDS_MAX = 90 * 86_400
 PAGE_MAX = 1000
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-USD_PATTERN = r"^-?[0-9]{1,6}(\.[0-9]{1,12})?$"
 ID_MAX = 2**63 - 1
 
-OwnDimension = Literal["day", "key", "model"]  # a key's own usage has one account
-
-
-def _usd(value: object) -> Picodollars:
-    if not isinstance(value, str):
-        raise ValueError('it must be US dollars as a string, such as "12.50".')  # noqa: TRY004 - pydantic's way
-    return parse_usd(value)
+OwnDimension = Literal["day", "hour", "key", "model", "user"]  # a key's own usage has one account
 
 
 def _moment(value: object) -> int:
@@ -59,11 +54,6 @@ def _own_default() -> list[OwnDimension]:
     return ["day", "model"]
 
 
-USD = Annotated[
-    Picodollars,
-    BeforeValidator(_usd),
-    WithJsonSchema({"type": "string", "pattern": USD_PATTERN, "description": 'US dollars, such as "12.50".'}),
-]
 Moment = Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 """Milliseconds since 1970 UTC."""
 Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
@@ -71,24 +61,18 @@ Id = Annotated[int, Field(ge=0, le=ID_MAX)]
 Plain = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]  # PostgreSQL holds no NUL
 
 
-class LimitBody(StrictBody):
-    """`{"kind": "month", "amount_usd": "25.00"}`, or `{"kind": "none"}`."""
-
-    kind: Literal["none", "prepaid", "day", "month", "total"]
-    amount_usd: USD = Field(Picodollars(0), json_schema_extra={"default": "0.00"})  # as it would be sent
-
-    def limit(self) -> Limit:
-        """Raises InvalidAmount."""
-        return Limit(LimitKind(self.kind), self.amount_usd)
-
-
-class NewAccount(StrictBody):
+class NewAccount(Limited):
     name: str
-    limit: LimitBody = LimitBody(kind="none")
 
 
 class Rename(StrictBody):
     name: str
+
+
+class Weight(StrictBody):
+    """An account's share of an engine that many want: 100 is usual, 200 gets twice as many tokens."""
+
+    weight: int = Field(ge=1, le=WEIGHT_MAX)
 
 
 class Credit(StrictBody):
@@ -96,25 +80,26 @@ class Credit(StrictBody):
     reference: str | None = None
 
 
-class Terms(StrictBody):
+class Terms(Limited):
     """What a key may do; what is left out is not limited (the settings' defaults apply to rates)."""
 
-    limit: LimitBody = LimitBody(kind="none")
     models: list[str] | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
     expires_at: Moment | None = None
+    tier: Literal["default", "flex", "priority"] | None = None
 
-    def terms(self) -> KeyTerms:
+    def terms(self, limits_max: int) -> KeyTerms:
         """Raises InvalidSetting, InvalidAmount."""
         return KeyTerms(
-            self.limit.limit(),
+            self.wanted(limits_max),
             None if self.models is None else frozenset(self.models),
             self.requests_per_minute,
             self.tokens_per_minute,
             self.concurrent_requests,
             self.expires_at,
+            None if self.tier is None else Tier(self.tier),
         )
 
 
@@ -127,12 +112,6 @@ class NewKeyBody(StrictBody):
 
 class Rotation(StrictBody):
     grace_seconds: int = Field(0, ge=0, le=GRACE_SECONDS_MAX)
-
-
-class Query(StrictBody):
-    """Base of what comes in the query string, where everything is text."""
-
-    model_config = ConfigDict(strict=False)
 
 
 class Page(Query):
@@ -163,6 +142,7 @@ class UsageQuery(Query):
     since: Day | None = None
     until: Day | None = None
     model: Plain | None = None
+    user: Annotated[Plain, Field(min_length=1)] | None = None
     format: Literal["json", "csv"] | None = None
 
     @model_validator(mode="after")
@@ -192,31 +172,17 @@ class ExportQuery(Query):
     key_id: Id | None = None
 
 
-def limit_fields(limit: Limit) -> dict[str, object]:
-    kind = limit.kind.value
-    return {"kind": kind, "amount_usd": None if limit.kind is LimitKind.NONE else format_usd(limit.amount)}
-
-
-def balance_fields(balance: Balance) -> dict[str, object]:
-    """`spent` and `reserved` belong to the current period, where the limit has periods."""
-    return {
-        "period_start": iso_time(balance.period_start) if balance.period_start else None,
-        "spent_usd": format_usd(balance.spent),
-        "reserved_usd": format_usd(balance.reserved),
-        "left_usd": None if balance.left is None else format_usd(balance.left),
-        "spent_total_usd": format_usd(balance.spent_total),
-    }
-
-
 def account_fields(account: Account, balance: Balance) -> dict[str, object]:
     return {
         "object": "account",
         "id": account.id,
         "name": account.name,
-        "limit": limit_fields(balance.limit),
+        "limit": limit_fields(account.limits),
+        "limits": limits_fields(account.limits),
         "balance": balance_fields(balance),
         "created_at": iso_time(account.created_at),
         "suspended_at": _time(account.suspended_at),
+        "weight": account.weight,
     }
 
 
@@ -231,12 +197,14 @@ def key_fields(key: Key, balance: Balance) -> dict[str, object]:
         "prefix": key.prefix,
         "role": key.role,
         "terms": {
-            "limit": limit_fields(terms.limit),
+            "limit": limit_fields(terms.limits),
+            "limits": limits_fields(terms.limits),
             "models": None if terms.models is None else sorted(terms.models),
             "requests_per_minute": terms.requests_per_minute,
             "tokens_per_minute": terms.tokens_per_minute,
             "concurrent_requests": terms.concurrent_requests,
             "expires_at": _time(terms.expires_at),
+            "tier": terms.tier,
         },
         "balance": balance_fields(balance),
         "created_at": iso_time(key.created_at),
@@ -249,9 +217,11 @@ def total_fields(total: UsageTotal) -> dict[str, object]:
     """One row of totals, without the dimensions that weren't asked for."""
     dimensions: dict[str, object] = {
         "day": total.day,
+        "hour": total.hour,
         "account_id": total.account_id,
         "key_id": total.key_id,
         "model": total.model,
+        "user": total.user,
     }
     return {name: value for name, value in dimensions.items() if value is not None} | {
         "requests": total.requests,

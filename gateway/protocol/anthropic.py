@@ -155,5 +155,9 @@ class MessagesBody(CountTokensBody):
     service_tier: Literal["auto", "standard_only"] | None = None
 
     @property
+    def tier(self) -> str | None:
+        return "default" if self.service_tier == "standard_only" else None
+
+    @property
     def user(self) -> str | None:
         return self.metadata.user_id if self.metadata is not None else None

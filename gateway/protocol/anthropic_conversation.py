@@ -13,8 +13,8 @@ from gateway.protocol.anthropic_tools import (
     SEARCH,
     ClientTool,
     DefinedTool,
-    HostedTool,
     NamedTool,
+    ServerTool,
     ToolChange,
     ToolPolicy,
 )
@@ -38,7 +38,7 @@ UNSAID = "x-anthropic-billing-header"
 
 def messages_of(system: str | Sequence[TextBlock] | None, turns: Sequence[Turn]) -> list[Message]:
     """What the chat template gets. A turn that says nothing is passed over, unless it is the assistant's."""
-    said = _plain(system) if system is not None else ""
+    said = system if isinstance(system, str) else _plain(system or ())
     messages: list[Message] = [{"role": "system", "content": said}] if said else []
     for turn in turns:
         match turn:
@@ -108,14 +108,14 @@ def _call(block: ToolUseBlock) -> JSONValue:
     return {"id": block.id, "type": "function", "function": function}
 
 
-def offered(tools: Sequence[ClientTool | HostedTool], turns: Sequence[Turn]) -> list[ClientTool]:
+def offered(tools: Sequence[ClientTool | ServerTool], turns: Sequence[Turn]) -> list[ClientTool]:
     """The tools that the model is told of: those at hand at the end of the conversation.
 
     Deferred ones are at hand once a client's search has found them, or a system message has added them; where
     Anthropic's server would search, nobody does here, and so all are.
     """
     known = {tool.name: tool for tool in tools if isinstance(tool, ClientTool)}
-    searched = any(isinstance(tool, HostedTool) and tool.type.startswith(SEARCH) for tool in tools)
+    searched = any(isinstance(tool, ServerTool) and tool.type.startswith(SEARCH) for tool in tools)
     at_hand = {name: searched or not tool.defer_loading for name, tool in known.items()}
     for turn in turns:
         if isinstance(turn, AssistantTurn) or isinstance(turn.content, str):
@@ -163,9 +163,9 @@ def choice_of(policy: ToolPolicy | None, tools: Sequence[ClientTool]) -> str | d
     return "required" if policy.type == "any" else {"type": "function", "function": {"name": policy.name}}
 
 
-def left_out(tools: Sequence[ClientTool | HostedTool], turns: Sequence[Turn]) -> list[str]:
+def left_out(tools: Sequence[ClientTool | ServerTool], turns: Sequence[Turn]) -> list[str]:
     """The tools that the answer does without, for its client."""
-    names = [f"tools[{index}] ({tool.type})" for index, tool in enumerate(tools) if isinstance(tool, HostedTool)]
+    names = [f"tools[{index}] ({tool.type})" for index, tool in enumerate(tools) if isinstance(tool, ServerTool)]
     for index, turn in enumerate(turns):
         if isinstance(turn, SystemTurn) and not isinstance(turn.content, str):
             changes = (block.tool for block in turn.content if isinstance(block, ToolChange))

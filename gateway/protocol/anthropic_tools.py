@@ -27,7 +27,7 @@ class ClientTool(Body):
     defer_loading: bool = False
 
 
-class HostedTool(Body):
+class ServerTool(Body):
     """A tool that Anthropic's servers run or its models know by heart, such as `web_search_20250305`: it is left out,
     and named in `farebox-ignored`."""
 
@@ -46,7 +46,7 @@ def _of_some_type(value: object) -> object:
 
 
 Tool = Annotated[
-    Annotated[ClientTool, Tag("tool:custom")] | Annotated[HostedTool, Tag("tool:hosted")],
+    Annotated[ClientTool, Tag("tool:custom")] | Annotated[ServerTool, Tag("tool:hosted")],
     Discriminator(_tool),
     BeforeValidator(_of_some_type),
 ]

@@ -1,6 +1,6 @@
 """What request bodies are made of: frozen, strict, with null for absent.
 
-`Body` is the base of every body and its parts, `StrictBody` of those that take no field that nobody knows, and
+`Body` is the base of every body and its parts, `StrictBody` of those that take no unknown field, and
 `RequestBody` of the bodies that ask a model for something.
 """
 
@@ -28,7 +28,7 @@ class Body(BaseModel):
     where an empty value means absent.
     """
 
-    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it stands.
+    # JSON's 1e400 is read as infinity, which no answer could say again: refused wherever it is.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = ()
@@ -65,7 +65,7 @@ class Body(BaseModel):
 
 
 class StrictBody(Body):
-    """One that takes no field that nobody knows: administration, and query strings."""
+    """One that takes no unknown field: administration, and query strings."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,6 +78,12 @@ class StrictBody(Body):
         names = {field.alias or name for name, field in cls.model_fields.items()}
         unknown = next(name for name in value if name not in names)
         return {name: item for name, item in value.items() if name in names or name == unknown}
+
+
+class Query(StrictBody):
+    """Base of what comes in the query string, where everything is text."""
+
+    model_config = ConfigDict(strict=False)
 
 
 class RequestBody(Body):
@@ -141,6 +147,12 @@ class RequestBody(Body):
     def streamed(self) -> bool:
         """Whether the answer comes as events."""
         return getattr(self, "stream", False) is True
+
+    @property
+    def tier(self) -> str | None:
+        """What was asked for as `service_tier`; None where it is the key's to say."""
+        asked: str | None = getattr(self, "service_tier", None)
+        return asked
 
     def alternatives(self) -> int:
         """How many log probabilities each step of the answer has beside those of its tokens, over all choices."""

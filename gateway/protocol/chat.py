@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_va
 
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.models.parameters import Route
+from gateway.models.tiers import SERVICE_TIERS, ServiceTier
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.chat_tools import ChatCustomTool, ChatFunctionTool, ToolChoice, Tools, choose, toolbox_of
 from gateway.protocol.constraints import CONSTRAINT, Format, StructuredOutputs
@@ -83,7 +84,7 @@ class SamplingFields(RequestBody):
     logit_bias: LogitBias = Field(default_factory=dict, description="By token id: what is added to its logit.")
     user: str | None = Field(None, description="Your end user, by a name or a hash of yours; usage is summed by it.")
     store: Literal[False] | None = Field(None, description="Answers are not kept.")
-    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one tier.")
+    service_tier: ServiceTier | None = Field(None, description="One that the model offers; `auto` is the key's own.")
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (implies({"stream_options": ASKED}, {"stream": {"const": True}}),)
     EMPTIES: ClassVar[frozenset[str]] = frozenset({"logit_bias", "stream_options"})
@@ -118,8 +119,8 @@ def openai_unsupported(values: JSONObject) -> Iterator[Unsupported]:
         yield "store", "this gateway keeps no answers", True
     if values.get("modalities", ["text"]) not in (["text"], *EMPTY):
         yield "modalities", "this model writes text only", values["modalities"]
-    if values.get("service_tier", "auto") not in ("auto", "default"):
-        yield "service_tier", "there is one tier, `auto` or `default`", values["service_tier"]
+    if values.get("service_tier", "auto") not in SERVICE_TIERS:
+        yield "service_tier", f"the tiers are {', '.join(SERVICE_TIERS)}", values["service_tier"]
 
 
 class ChatBody(SamplingFields):

@@ -20,7 +20,7 @@ from gateway.setting_types import UnknownFields
 # Pydantic's names of a union's members; the last ones are those of JsonValue.
 NESTING_NAMES = {"function-wrap", "function-before", "function-after", "str", "nullable", "dict", "list", "float"}
 ERRORS_MAX = 10  # faults of one body that are told at once
-UNKNOWN_MAX = 64  # fields that nobody knows, in one body
+UNKNOWN_MAX = 64  # unknown fields in one body
 
 B = TypeVar("B", bound=Body)
 R = TypeVar("R", bound=RequestBody)
@@ -109,7 +109,7 @@ def _refusals(model: type[RequestBody], values: JSONObject, profile: Profile) ->
 
 
 def _strangers(model: type[RequestBody], values: JSONObject) -> list[str]:
-    """The top-level fields that nobody knows. Raises InvalidParameter where there are very many."""
+    """The unknown fields at the top level. Raises InvalidParameter where there are very many."""
     known = _known(model)
     strangers = [name for name in values if name not in known]
     if len(strangers) > UNKNOWN_MAX:

@@ -10,6 +10,8 @@ from gateway.protocol.body import Body
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+FORM = "multipart/form-data"
+LINES = "application/jsonl"
 
 _ATTRIBUTE = "farebox_operation"
 
@@ -22,6 +24,7 @@ class Operation:
     route of theirs. `query` holds the parameters of the query string as a body's fields. `answers` maps media types to
     the TypedDict of the document, or the TypedDicts of its events, or to None for plain text. `errors` are the statuses
     beyond those that any route has; `others` are answers with another status that aren't of the errors' shape.
+    `form` holds the fields of a form (multipart/form-data) beside its `file`.
     `admitted` marks routes whose answers carry rate limits and that take an Idempotency-Key.
     """
 
@@ -29,6 +32,7 @@ class Operation:
     summary: str
     description: str = ""
     body: type[Body] | None = None
+    form: type[Body] | None = None
     task: Task | None = "generate"
     query: type[Body] | None = None
     answers: Mapping[str, type[Any] | UnionType | None] = field(default_factory=dict)

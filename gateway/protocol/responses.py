@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, FailFast, Field, JsonValue, model_validato
 
 from engine.base import Conversation, ResponseFormat, Sampling
 from gateway.models.parameters import Route
+from gateway.models.tiers import ServiceTier
 from gateway.protocol.body import Body, JSONObject, RequestBody, conflict
 from gateway.protocol.chat import EFFORTS, LogitBias, ReasoningEffort, openai_unsupported
 from gateway.protocol.fields import RESPONSES, FieldTable, Unsupported
@@ -132,7 +133,7 @@ class ResponsesBody(RequestBody):
     background: Literal[False] | None = None
     store: Literal[False] | None = None
     truncation: Literal["disabled", "auto"] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: ServiceTier | None = None
 
     RULES: ClassVar[tuple[JSONSchema, ...]] = (
         implies({"stream_options": ASKED}, {"stream": {"const": True}}),

@@ -47,7 +47,7 @@ def _fields(schemas: Mapping[str, JSONSchema]) -> JSONSchema:
 
 
 def describe_strictness(schema: JSONSchema) -> None:
-    """An object that takes no field that nobody knows, unless it is null."""
+    """An object that takes no unknown field, unless it is null."""
     schema["additionalProperties"] = NULL
 
 

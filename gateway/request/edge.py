@@ -42,7 +42,7 @@ class EdgeMiddleware:
         headers = Headers(scope=scope)
         for hop in _hops(headers):
             if hop is None:
-                break  # what stands further left came through something that we don't understand
+                break  # what is further left came through something that we don't understand
             scope["client"] = (str(hop), 0)
             if not self._trusts(hop):
                 break

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -27,12 +28,12 @@ from gateway.request.context import RequestContext
 from gateway.request.generations import Part
 from gateway.request.jobs import Job
 from gateway.request.large_bodies import Turn
-from gateway.request.metered_generation import Metered
+from gateway.request.metered_generation import Admitted, Metered
 from gateway.request.pings import Pings
-from gateway.request.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.telemetry.receipt import Receipt
 from pricing.keys import Key
+from pricing.tier import Tier
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 GOODBYE_SECONDS = 1.0  # for a client to take the event that ends its stream, where we end it early
@@ -47,8 +48,14 @@ EVENT_STREAM_HEADERS = {
 class Webhooks(Protocol):
     """Who delivers an answer to a URL."""
 
-    async def start(self, job: Job, url: str, result: Callable[[Metered], Awaitable[dict[str, object]]]) -> None:
+    async def start(self, job: Job, url: str, result: Callable[[Metered], Awaitable[Mapping[str, object]]]) -> None:
         """Run the job; its answer goes to the URL. Returns once it is sure to."""
+
+
+class Runs(Protocol):
+    """Who runs jobs: `gateway.request.pipeline.Pipeline`, or what stands in front of it."""
+
+    def run(self, job: Job, admitted: Admitted | None = None) -> AbstractAsyncContextManager[Metered]: ...
 
 
 class Events(Protocol):
@@ -70,7 +77,7 @@ class Exchange:
     """
 
     settings: Settings
-    pipeline: Pipeline
+    pipeline: Runs
     webhooks: Webhooks
     context: RequestContext
     key: Key
@@ -81,6 +88,7 @@ class Exchange:
     admission: Admission
     turn: Turn
     write: Callable[[bytes], bool] | None
+    tier: Tier | None = None  # None until it is known what was asked for
     attempt: Attempt | None = None  # with an Idempotency-Key
     streaming: bool = False
     answering: bool = False
@@ -123,6 +131,7 @@ class Exchange:
             parts=tuple(parts),
             arrived=self.context.arrived,
             admission=self.admission,
+            tier=self.tier or Tier.DEFAULT,
             stream=stream,
             user=user,
             attempt=self.attempt,

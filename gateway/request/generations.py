@@ -1,8 +1,8 @@
 """What a request asks of the engine: one prompt, several, or no tokens. To the pipeline each is one Generation."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from engine.adapters import Adapter
 from engine.base import Delta, EmbeddingRequest, Engine, Generation, GenerationRequest, Prompt, Sampling, TokenCounts
@@ -25,35 +25,48 @@ class Part:
     embedding: Embedding | None = None
 
 
-async def start(
-    engine: Engine,
-    request_id: str,
-    parts: Sequence[Part],
-    trace_headers: Mapping[str, str],
-    *,
-    stream: bool,
-    cache_salt: str | None = None,
-    adapter: Adapter | None = None,
-) -> Generation:
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """How the engine is to handle all parts of a request; see `engine.base.GenerationRequest`."""
+
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
+    cache_salt: str | None = None
+    priority: int = 0
+    adapter: Adapter | None = None
+    began: Callable[[], None] | None = None
+
+
+async def start(engine: Engine, request_id: str, parts: Sequence[Part], handling: Handling) -> Generation:
     """Hand every part to the engine, or none: where one is refused, the others are stopped again.
 
     Raises EngineOverloaded, EngineDead, PromptError.
     """
 
     async def begin(request_id: str, part: Part) -> Generation:
+        headers, priority, adapter = handling.trace_headers, handling.priority, handling.adapter
         if part.embedding is not None:
             dimensions = part.embedding.dimensions
-            return await engine.embed(EmbeddingRequest(request_id, part.prompt, dimensions, trace_headers))
+            return await engine.embed(EmbeddingRequest(request_id, part.prompt, dimensions, headers, priority))
+        request = GenerationRequest(
+            request_id,
+            part.prompt,
+            part.sampling,
+            headers,
+            handling.stream,
+            handling.cache_salt,
+            priority,
+            handling.began,
+            adapter,
+        )
         if part.sampling.max_tokens == 0:
             nothing = NoTokens(part.prompt.tokens, part.sampling.n)
             if part.sampling.prompt_logprobs is None:
                 return nothing
             one = replace(part.sampling, max_tokens=1, n=1, logprobs=None)
-            request = GenerationRequest(request_id, part.prompt, one, trace_headers, stream=False, adapter=adapter)
+            request = replace(request, sampling=one, stream=False, cache_salt=None)
             return PromptScores(await engine.generate(request), nothing)
-        return await engine.generate(
-            GenerationRequest(request_id, part.prompt, part.sampling, trace_headers, stream, cache_salt, adapter)
-        )
+        return await engine.generate(request)
 
     if len(parts) == 1:
         return await begin(request_id, parts[0])

@@ -13,15 +13,20 @@ from gateway.request.generations import Part
 from gateway.telemetry.receipt import Receipt
 from gateway.telemetry.tracing import UNTRACED, Trace
 from pricing.keys import Key
+from pricing.price import Price
 from pricing.reservation import ReserveRequest
+from pricing.tier import Tier
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to generate, for whom, within which limits. Several parts (prompts) are one reservation and one entry.
+    `tier` is one that the model has a price for.
 
     `request_id` is made by the gateway and names the request in the ledger; `arrived` is `time.perf_counter()` when
-    the request came in. `attempt` is there with an Idempotency-Key; `settled` is called once, with what it came to.
+    the request came in. A `whole` one is charged for its whole answer once that is kept (`Metered.kept`), and for
+    nothing else, even if its process dies. `attempt` is there with an Idempotency-Key; `settled` is called once, with
+    what it came to.
     """
 
     request_id: str
@@ -32,11 +37,17 @@ class Job:
     arrived: float
     admission: Admission
     settled: Callable[[Receipt], None]
+    tier: Tier = Tier.DEFAULT
     stream: bool = True
+    whole: bool = False
     user: str | None = None
     attempt: Attempt | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     trace: Trace = UNTRACED
+
+    @property
+    def price(self) -> Price:
+        return self.served.model.prices[self.tier]
 
     @property
     def prompt_tokens(self) -> int:
@@ -62,12 +73,13 @@ class Job:
             request_id=self.request_id,
             key=self.key,
             model=self.served.model.name,
-            price=self.served.model.price,
+            price=self.price,
             prompt_tokens=self.prompt_tokens,
             completion_tokens_max=self.completion_tokens_max,
             route=self.route,
             started_at=time.time_ns() // 1_000_000,
             user=self.user,
+            tier=self.tier,
         )
 
 

@@ -4,8 +4,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from engine.base import Delta, Generation, TokenCounts
-from gateway.request.generations import start
+from gateway.request.generations import Handling, start
 from gateway.request.jobs import Job
+from gateway.request.turns import Turn
 from gateway.telemetry.metrics import StreamTimer
 from pricing.charging import Ending, charge
 from pricing.cost import Tokens
@@ -23,8 +24,9 @@ class Metered:
     handed out.
     """
 
-    def __init__(self, job: Job, reservation: Reservation, timer: StreamTimer) -> None:
+    def __init__(self, job: Job, reservation: Reservation, timer: StreamTimer, turn: Turn) -> None:
         self.job = job
+        self._turn = turn
         self._reservation = reservation
         self._timer = timer
         self._silence_max = reservation.silence_max
@@ -34,6 +36,7 @@ class Metered:
         self._doubtful = False  # whether to ask the ledger before the next one
         self._sent = [0] * job.choices
         self._unfinished = job.choices
+        self.kept = not job.whole  # whether its answer is durable, where that must be before it is charged
 
     @property
     def counts(self) -> TokenCounts:
@@ -50,7 +53,7 @@ class Metered:
     @property
     def cost(self) -> Picodollars:
         """What it costs if it is finished with what there is now."""
-        return charge(self.job.served.model.price, self.tokens, Ending(Outcome.FINISHED))
+        return charge(self.job.price, self.tokens, Ending(Outcome.FINISHED))
 
     @property
     def first_token_seconds(self) -> float | None:
@@ -78,17 +81,12 @@ class Metered:
         job, trace = self.job, self.job.trace
         trace.begin("generate")
         trace.begin("first_token", "generate")
-        headers = trace.headers(job.trace_headers)
-        self._generation = await start(
-            job.served.engine,
-            job.request_id,
-            job.parts,
-            headers,
-            stream=job.stream,
-            cache_salt=job.cache_salt,
-            adapter=job.served.model.adapter,
-        )
-        self._reservation.follow(lambda: self.tokens)
+        headers, turn = trace.headers(job.trace_headers), self._turn
+        adapter = job.served.model.adapter
+        handling = Handling(headers, job.stream, job.cache_salt, turn.priority, adapter, turn.began)
+        self._generation = await start(job.served.engine, job.request_id, job.parts, handling)
+        if not job.whole:
+            self._reservation.follow(lambda: self.tokens)
         if admitted is not None:
             await self._reservation.stands()
             await admitted()

@@ -1,6 +1,7 @@
 """One request's way: admit, price, reserve, generate, settle."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from engine.errors import EngineError, EngineOverloaded, PromptError
 from gateway.errors import ShuttingDown, TookTooLong, from_exception
 from gateway.request.jobs import Job
 from gateway.request.metered_generation import Admitted, Metered
+from gateway.request.turns import Turns
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Receipt
 from pricing.charging import charged_tokens
@@ -19,14 +21,16 @@ from pricing.errors import Overtaken
 from pricing.ledger import Ledger
 from pricing.money import Picodollars
 from pricing.reservation import Outcome, Reservation
+from pricing.tier import Tier
 from storage.errors import LedgerError
 
 
 class Pipeline:
     """Runs jobs. `cut_off` ends the running ones, at the end of the drain."""
 
-    def __init__(self, ledger: Ledger, metrics: Metrics, *, seconds_max: float) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics, turns: Turns, *, seconds_max: float) -> None:
         self._ledger = ledger
+        self._turns = turns
         self._metrics = metrics
         self._seconds_max = seconds_max
         self._running: dict[Metered, _Ending] = {}
@@ -45,8 +49,9 @@ class Pipeline:
         reservation = self._ledger.reserve(job.priced())
         if job.trace.on:
             reservation.when_decided(partial(job.trace.end, "reserve"))
-        timer = self._metrics.stream_timer(job.served.model.name, job.arrived)
-        metered = Metered(job, reservation, timer)
+        timer = self._metrics.stream_timer(job.served.model.name, job.tier, job.arrived)
+        turn = self._turns.turn(job.served.engine, job.tier, job.key, job.prompt_tokens, job.completion_tokens_max)
+        metered = Metered(job, reservation, timer, turn)
         failure: BaseException | None = None
         try:
             async with self._until_ended(metered, reservation):
@@ -56,7 +61,9 @@ class Pipeline:
             failure = error
             raise
         finally:
-            timer.end(_settle(metered, reservation, failure))
+            receipt = _settle(metered, reservation, failure)
+            timer.end(receipt)
+            turn.done(receipt.used or 0, receipt.counts.completion)
             await metered.close()
 
     async def _admit(self, job: Job) -> None:
@@ -104,14 +111,32 @@ class Pipeline:
     def running(self) -> int:
         return len(self._running)
 
-    def loads(self) -> dict[str, tuple[int, int]]:
-        """By model: how many requests wait for their first token, and how many have theirs."""
-        loads: dict[str, tuple[int, int]] = {}
+    def running_of(self, model: str) -> int:
+        """How many run on one model."""
+        return sum(metered.job.served.model.name == model for metered in self._running)
+
+    def loads(self) -> dict[tuple[str, Tier], "Load"]:
+        """By model and tier: what waits for its first token, and what has it."""
+        loads: dict[tuple[str, Tier], Load] = {}
         for metered in self._running:
-            waiting, generating = loads.get(metered.job.served.model.name, (0, 0))
-            begun = metered.counts.completion > 0
-            loads[metered.job.served.model.name] = (waiting + (not begun), generating + begun)
+            job = metered.job
+            load = loads.setdefault((job.served.model.name, job.tier), Load())
+            if metered.counts.completion > 0:
+                load.generating += 1
+            else:
+                load.waiting += 1
+                load.waiting_since = min(load.waiting_since, job.arrived)
         return loads
+
+
+@dataclass(slots=True)
+class Load:
+    """How many requests wait for their first token, the oldest of them since when (`time.perf_counter()`), and how many
+    have it."""
+
+    waiting: int = 0
+    generating: int = 0
+    waiting_since: float = math.inf
 
 
 @dataclass(slots=True)
@@ -151,11 +176,12 @@ def _settle(metered: Metered, reservation: Reservation, failure: BaseException |
 
 
 def _outcome(metered: Metered, failure: BaseException | None) -> Outcome:
+    finished = metered.finished and metered.kept
     match failure:
-        case None | asyncio.CancelledError() | TookTooLong() | ShuttingDown() if metered.finished:
+        case None | asyncio.CancelledError() | TookTooLong() | ShuttingDown() if finished:
             return Outcome.FINISHED  # its client may not have read all of it
         case asyncio.CancelledError():
-            return Outcome.CLIENT_GONE
+            return Outcome.SHUTDOWN if metered.job.whole else Outcome.CLIENT_GONE
         case TookTooLong():
             return Outcome.TIMED_OUT
         case ShuttingDown():

@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from gateway.protocol import admin as protocol
+from gateway.protocol.admin_limits import LimitBody, Limits
 from gateway.protocol.operation import JSON, Operation, documented
 from gateway.routes import admin_reports
 from gateway.routes.admin_common import TAG, actor_of, gateway_of, id_of, page, read_body_as, read_query
@@ -26,7 +27,7 @@ from pricing.keys import Keys
 )
 async def create_account(request: Request) -> JSONResponse:
     body = await read_body_as(request, protocol.NewAccount)
-    account = await _accounts(request).create(body.name, body.limit.limit(), actor=actor_of(request))
+    account = await _accounts(request).create(body.name, *body.wanted(_limits_max(request)), actor=actor_of(request))
     return await _account(request, account, 201)
 
 
@@ -59,12 +60,49 @@ async def rename_account(request: Request) -> JSONResponse:
 
 
 @documented(
-    Operation(TAG, "Set what an account may spend", body=protocol.LimitBody, answers={JSON: answers.AccountFields})
+    Operation(
+        TAG,
+        "Set what an account may spend, by one limit",
+        "Replaces all its limits by this one.",
+        body=LimitBody,
+        answers={JSON: answers.AccountFields},
+    )
 )
 async def set_account_limit(request: Request) -> JSONResponse:
-    body = await read_body_as(request, protocol.LimitBody)
+    body = await read_body_as(request, LimitBody)
     accounts = _accounts(request)
     await accounts.set_limit(id_of(request), body.limit(), actor=actor_of(request))
+    return await _account(request, await accounts.get(id_of(request)))
+
+
+@documented(
+    Operation(
+        TAG,
+        "Set an account's share of an engine that many want",
+        body=protocol.Weight,
+        answers={JSON: answers.AccountFields},
+    )
+)
+async def set_account_weight(request: Request) -> JSONResponse:
+    body = await read_body_as(request, protocol.Weight)
+    account = await _accounts(request).set_weight(id_of(request), body.weight, actor=actor_of(request))
+    await gateway_of(request).keys.refresh()
+    return await _account(request, account)
+
+
+@documented(
+    Operation(
+        TAG,
+        "Set what an account may spend",
+        "Replaces all its limits; an empty list takes them away. All of them hold at the same time.",
+        body=Limits,
+        answers={JSON: answers.AccountFields},
+    )
+)
+async def set_account_limits(request: Request) -> JSONResponse:
+    body = await read_body_as(request, Limits)
+    accounts = _accounts(request)
+    await accounts.set_limits(id_of(request), body.wanted(_limits_max(request)), actor=actor_of(request))
     return await _account(request, await accounts.get(id_of(request)))
 
 
@@ -114,7 +152,7 @@ async def create_key(request: Request) -> JSONResponse:
     """The answer holds the secret, this once."""
     body = await read_body_as(request, protocol.NewKeyBody)
     created = await _keys(request).create(
-        body.account_id, body.name, body.terms.terms(), actor=actor_of(request), role=body.role
+        body.account_id, body.name, body.terms.terms(_limits_max(request)), actor=actor_of(request), role=body.role
     )
     return await _new_key(request, created, 201)
 
@@ -159,7 +197,8 @@ async def rename_key(request: Request) -> JSONResponse:
 async def set_key_terms(request: Request) -> JSONResponse:
     """Replaces all terms: what is left out is not limited any more."""
     body = await read_body_as(request, protocol.Terms)
-    return await _key(request, await _keys(request).set_terms(id_of(request), body.terms(), actor=actor_of(request)))
+    terms = body.terms(_limits_max(request))
+    return await _key(request, await _keys(request).set_terms(id_of(request), terms, actor=actor_of(request)))
 
 
 @documented(
@@ -192,6 +231,8 @@ def routes() -> list[BaseRoute]:
         Route("/admin/accounts/{id:row}", get_account),
         Route("/admin/accounts/{id:row}", rename_account, methods=["PATCH"]),
         Route("/admin/accounts/{id:row}/limit", set_account_limit, methods=["PUT"]),
+        Route("/admin/accounts/{id:row}/limits", set_account_limits, methods=["PUT"]),
+        Route("/admin/accounts/{id:row}/weight", set_account_weight, methods=["PUT"]),
         Route("/admin/accounts/{id:row}/credits", add_credit, methods=["POST"]),
         Route("/admin/accounts/{id:row}/suspend", suspend_account, methods=["POST"]),
         Route("/admin/accounts/{id:row}/resume", resume_account, methods=["POST"]),
@@ -224,6 +265,10 @@ async def _new_key(request: Request, created: NewKey, status: int) -> JSONRespon
     await gateway_of(request).keys.refresh()
     fields = protocol.key_fields(created.key, await _keys(request).balance(created.key.id))
     return JSONResponse({**fields, "secret": created.secret}, status_code=status, headers={"cache-control": "no-store"})
+
+
+def _limits_max(request: Request) -> int:
+    return gateway_of(request).settings.limits_max
 
 
 def _accounts(request: Request) -> Accounts:

@@ -20,10 +20,16 @@ CHUNK_BYTES = 1 << 16
 
 
 @documented(
-    Operation(TAG, "Totals by any of day, account, key and model", query=protocol.AdminUsageQuery, answers=TOTALS)
+    Operation(
+        TAG,
+        "Totals by any of day, hour, account, key, model and user",
+        "`user` is the `user` of the requests, told apart by the day. Hours and days are UTC.",
+        query=protocol.AdminUsageQuery,
+        answers=TOTALS,
+    )
 )
 async def get_usage(request: Request) -> Response:
-    """Totals by any of day, account, key and model."""
+    """Totals by any of day, hour, account, key, model and user."""
     query = read_query(request, protocol.AdminUsageQuery)
     return await report(request, query, query.by, account_id=query.account_id, key_id=query.key_id)
 

@@ -22,6 +22,7 @@ from gateway.idempotency.keys import Attempt, Replayed, digest_of, idempotency_k
 from gateway.models.catalog import Catalog
 from gateway.models.fleet import Served
 from gateway.models.model import Task
+from gateway.models.tiers import tier_of
 from gateway.protocol.body import RequestBody
 from gateway.protocol.checks import check, named_model, parse_json, with_ranges
 from gateway.protocol.operation import Operation, operation_of
@@ -95,12 +96,12 @@ class Generating:
     async def _answer(self, gateway: Gateway, exchange: Exchange, path: str) -> None:
         name = idempotency_key(exchange.headers)
         if name is None:
-            await self._handle(gateway, exchange)
+            await self.handle(gateway, exchange)
             return
 
         async def record(attempt: Attempt) -> None:
             recorded = replace(exchange, send=attempt.recording.send, write=None, attempt=attempt)
-            await self._handle(gateway, recorded)
+            await self.handle(gateway, recorded)
 
         if len(exchange.body) > THREAD_BYTES:
             digest = await asyncio.to_thread(digest_of, path, exchange.body)
@@ -108,9 +109,12 @@ class Generating:
             digest = digest_of(path, exchange.body)
         await gateway.idempotency.answer(exchange.key.id, name, digest, record, exchange.send)
 
-    async def _handle(self, gateway: Gateway, exchange: Exchange) -> None:
+    async def handle(self, gateway: Gateway, exchange: Exchange) -> None:
+        """From the body to the answer. Raises what becomes a GatewayError, unless an answer of events has begun."""
         try:
             served, body = await self._checked(gateway, exchange)
+            if exchange.tier is None:
+                exchange.tier = tier_of(served.model.name, served.model.prices, body.tier, exchange.key.terms.tier)
             WORKS_FOR.set(str(exchange.key.id))
             SHARES_WITH.set(served.shares_with(exchange.key))
             await exchange.admission.enter(served.model.name, body.alternatives())

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import asdict
+from typing import Any
 
 from engine.base import Prompt, Sampling
 from gateway.models.fleet import Served
@@ -126,10 +128,18 @@ def _rendered(served: Served, kind: str, prompt: Prompt, sampling: Sampling, str
         "request_id": new_id(kind),
         "model": served.model.name,
         "token_ids": list(served.renderer.prompt_ids(prompt)),
-        "sampling_params": sampling.fields(),
+        "sampling_params": _told(sampling),
         "stream": stream,
         "features": None,
     }
+
+
+def _told(sampling: Sampling) -> dict[str, Any]:
+    """By the engine's names, as JSON can say them; of those that are always there, the ones not at their defaults."""
+    plain = asdict(Sampling(sampling.max_tokens))
+    own = {name: value for name, value in asdict(sampling).items() if name == "max_tokens" or value != plain[name]}
+    own.pop("more", None)
+    return own | dict(sampling.more)
 
 
 async def _respond(exchange: Exchange, found: object) -> None:

@@ -27,7 +27,8 @@ TOTALS = {JSON: answers.UsageReport, "text/csv": None}
     Operation(
         TAG,
         "What your key spent",
-        "Totals by any of day, key and model, separated by commas. CSV with `format=csv` or `Accept: text/csv`.",
+        "Totals by any of day, hour, key, model and user (the `user` of the requests), separated by commas; days and "
+        "hours are UTC. CSV with `format=csv` or `Accept: text/csv`.",
         query=OwnUsageQuery,
         answers=TOTALS,
     )
@@ -56,6 +57,7 @@ async def report(
         account_id=account_id,
         key_id=key_id,
         model=query.model,
+        user=query.user,
     )
     rows = await totals(by)
     wanted = query.format or ("csv" if "text/csv" in request.headers.get("accept", "") else "json")

@@ -10,42 +10,74 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from gateway.schemas.openai import PromptTokensDetails
 from pricing.balance import LimitKind
 from pricing.key import Role
+from pricing.periods import Weekday
 
 
 class SpendingLimit(TypedDict):
+    """The only limit; in its place null where there are several."""
+
     kind: LimitKind
     amount_usd: str | None
 
 
+class BudgetLimit(TypedDict):
+    """One of the limits that all hold; `model` null is for all models together."""
+
+    kind: LimitKind
+    amount_usd: str
+    time_zone: str
+    week_start: Weekday | None
+    model: str | None
+
+
+class LimitStanding(TypedDict):
+    """Where one limit stands in its current period; null where it has no periods."""
+
+    kind: LimitKind
+    model: str | None
+    period_start: str | None
+    period_end: str | None
+    spent_usd: str
+    reserved_usd: str
+    left_usd: str
+
+
 class BalanceFields(TypedDict):
-    """`spent_usd` and `reserved_usd` belong to the current period, where the limit has periods."""
+    """`period_start`, `spent_usd` and `reserved_usd` are those of the only limit; where there are several, or none, of
+    all time. `left_usd` is what a request to any model may cost; null where no limit is for all models. `limits` are in
+    the order in which they were given."""
 
     period_start: str | None
     spent_usd: str
     reserved_usd: str
     left_usd: str | None
     spent_total_usd: str
+    limits: list[LimitStanding]
 
 
 class AccountFields(TypedDict):
     object: Literal["account"]
     id: int
     name: str
-    limit: SpendingLimit
+    limit: SpendingLimit | None
+    limits: list[BudgetLimit]
     balance: BalanceFields
     created_at: str
     suspended_at: str | None
+    weight: int
 
 
 class KeyTermsFields(TypedDict):
     """null is no limit of the key's own."""
 
-    limit: SpendingLimit
+    limit: SpendingLimit | None
+    limits: list[BudgetLimit]
     models: list[str] | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
     concurrent_requests: int | None
     expires_at: str | None
+    tier: Literal["default", "flex", "priority"] | None
 
 
 class KeyFields(TypedDict):
@@ -130,9 +162,11 @@ class UsageRow(TypedDict):
     """With the dimensions that were asked for."""
 
     day: NotRequired[str]
+    hour: NotRequired[str]
     account_id: NotRequired[int]
     key_id: NotRequired[int]
     model: NotRequired[str]
+    user: NotRequired[str]
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -168,6 +202,7 @@ class RequestEntry(TypedDict):
     route: str
     user: str | None
     key_id: int
+    tier: Literal["default", "flex", "priority", "batch"]
     state: str
     outcome: str | None
     reason: str | None

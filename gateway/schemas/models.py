@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from engine.facts import ModelTask
 from gateway.models.life import timestamp, unix
 from gateway.models.model import Model
+from gateway.models.tiers import offered
 from gateway.protocol.body import RequestBody
 from gateway.protocol.chat import ChatBody
 from gateway.protocol.checks import with_ranges
@@ -20,8 +21,10 @@ from gateway.schemas import openai as answers
 from gateway.schemas.embeddings import Embeddings
 from gateway.schemas.scoring import Ranking
 from pricing.price import Price
+from pricing.tier import Tier
 
 PICODOLLARS_PER_CENT = 10**10
+TIERS_TEXT = "How soon it is begun, at what price. `auto` is the key's own tier, or `default`; the answer names it."
 
 
 class Pricing(TypedDict):
@@ -33,7 +36,8 @@ class Pricing(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say.
+    """Lengths are in tokens; `max_tokens` is how many are generated where a request doesn't say. `tiers` has the price
+    of each `service_tier`, and that of batches.
 
     `deprecated` is the day from which the name is, `sunset` the day from which it answers 404, as ISO 8601 has them.
     """
@@ -42,6 +46,7 @@ class ModelMetadata(TypedDict):
     context_length: int
     max_tokens: int
     pricing: Pricing
+    tiers: dict[Tier, Pricing]
     tags: list[str]
     deprecated: NotRequired[str]
     sunset: NotRequired[str]
@@ -174,6 +179,7 @@ def model_card(model: Model, created: int) -> ModelCard:
             "context_length": card.context_length,
             "max_tokens": card.default_max_tokens,
             "pricing": _per_million(model.price),
+            "tiers": {tier: _per_million(price) for tier, price in model.prices.items()},
             "tags": card.tags,
             **card.told(),
         },
@@ -253,6 +259,8 @@ def body_schema(body: type[RequestBody], model: Model, ref_template: str = DEFIN
     properties = schema["properties"]
     if "max_tokens" in properties:
         properties["max_tokens"]["default"] = model.card.default_max_tokens
+    if "service_tier" in properties:
+        properties["service_tier"] = {"enum": [*offered(model.prices), None], "description": TIERS_TEXT}
     for name in sorted(model.profile.lacks(body.ROUTE)):
         properties[name] = {"type": "null", "description": "This model's page has no such parameter."}
     if "tools" in properties and model.card.tool_call_parser is None:

@@ -1,4 +1,4 @@
-"""The shapes of what clients get, for the documents: `/openapi.json`, `/docs` and the models' pages.
+"""The shapes of what clients get: encoders return them, and the documents show them.
 
 Nothing is validated with them at run time; a test holds real answers to them, with no field more.
 """
@@ -7,7 +7,10 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-FinishReason = Literal["stop", "length", "tool_calls", "error"]
+from engine.base import FinishReason
+
+InferenceStatusName = Literal["queued", "succeeded", "failed"]
+ServiceTier = Literal["default", "flex", "priority", "batch"]
 
 
 class ErrorFields(TypedDict):
@@ -104,6 +107,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChoice]
     usage: Usage
 
@@ -157,6 +161,7 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -182,6 +187,7 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -200,6 +206,7 @@ class CompletionChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: ServiceTier
     choices: list[CompletionChunkChoice]
     usage: NotRequired[Usage | None]
 
@@ -211,7 +218,7 @@ class GeneratedText(TypedDict):
 class InferenceStatus(TypedDict):
     """`cost` is in US dollars."""
 
-    status: Literal["queued", "succeeded", "failed"]
+    status: InferenceStatusName
     runtime_ms: int
     cost: float
     tokens_input: int
@@ -226,6 +233,20 @@ class Inference(TypedDict):
     results: list[GeneratedText]
     num_tokens: int
     num_input_tokens: int
+
+
+class InferenceError(TypedDict):
+    """`code` is stable, `message` is for people."""
+
+    message: str
+    code: str
+
+
+class FailedInference(Inference):
+    """What a webhook gets instead of a result. `detail` repeats the message."""
+
+    error: InferenceError
+    detail: str
 
 
 class InferenceToken(TypedDict):

@@ -4,7 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from gateway.schemas.openai import ChatLogprob
+from gateway.schemas.openai import ChatLogprob, ServiceTier
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -118,7 +118,7 @@ class ResponseObject(TypedDict):
     background: Literal[False]
     store: Literal[False]
     truncation: Literal["disabled"]
-    service_tier: Literal["default"]
+    service_tier: ServiceTier
     user: str | None
 
 

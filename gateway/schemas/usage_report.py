@@ -11,7 +11,14 @@ from pricing.price import Price
 from pricing.usage import Dimension, RequestRecord, UsageTotal
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
-COLUMN_OF: dict[Dimension, str] = {"day": "day", "account": "account_id", "key": "key_id", "model": "model"}
+COLUMN_OF: dict[Dimension, str] = {
+    "day": "day",
+    "hour": "hour",
+    "account": "account_id",
+    "key": "key_id",
+    "model": "model",
+    "user": "user",
+}
 
 
 def usage_report(rows: Sequence[UsageTotal], total: UsageTotal) -> dict[str, object]:
@@ -37,6 +44,7 @@ def request_fields(record: RequestRecord) -> dict[str, object]:
         "route": record.route,
         "user": record.user,
         "key_id": record.key_id,
+        "tier": record.tier.value,
         "state": record.state,
         "outcome": record.outcome,
         "reason": record.reason,

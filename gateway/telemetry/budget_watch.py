@@ -16,7 +16,7 @@ PERCENTS = (90, 100)
 
 
 class BudgetWatch:
-    """Counts now and then. While the database is away the last counts stand."""
+    """Counts now and then. While the database is away the last counts stay."""
 
     def __init__(self, database: Database) -> None:
         self._accounts = Accounts(database)

@@ -17,6 +17,7 @@ from gateway.telemetry.receipt import Receipt
 from gateway.telemetry.watchdog import delay_histogram
 from pricing.money import usd_number
 from pricing.reservation import Outcome
+from pricing.tier import Tier
 
 # Seconds. From a cache hit on a small model to a long prompt in a full queue.
 FIRST_TOKEN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -55,14 +56,14 @@ class Metrics:
         self.tokens = Counter(
             "farebox_tokens",
             "Tokens charged, by kind: prompt (not cached), cached, completion.",
-            ["model", "kind"],
+            ["model", "kind", "tier"],
             registry=registry,
         )
-        self.cost = Counter("farebox_cost_usd", "US dollars charged.", ["model"], registry=registry)
+        self.cost = Counter("farebox_cost_usd", "US dollars charged.", ["model", "tier"], registry=registry)
         self.first_token = Histogram(
             "farebox_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
-            ["model"],
+            ["model", "tier"],
             buckets=FIRST_TOKEN_BUCKETS,
             registry=registry,
         )
@@ -150,44 +151,46 @@ class Metrics:
             for values, reading in read().items():
                 (gauge.labels(*values) if values else gauge).set(reading)
 
-    def start_at_zero(self, models: Iterable[str], reasons: Iterable[str]) -> None:
+    def start_at_zero(self, models: Mapping[str, Iterable[Tier]], reasons: Iterable[str]) -> None:
         """Make the series that should be seen before their first event: a rate can't see the step from nothing to 1."""
-        for model in models:
+        for model, tiers in models.items():
             self.disconnects.labels(model)
-            self.cost.labels(model)
-            for kind in TOKEN_KINDS:
-                self.tokens.labels(model, kind)
+            for tier in tiers:
+                self.cost.labels(model, tier)
+                for kind in TOKEN_KINDS:
+                    self.tokens.labels(model, kind, tier)
         for reason in reasons:
             self.rejections.labels(reason)
 
-    def stream_timer(self, model: str, arrived: float) -> "StreamTimer":
-        return StreamTimer(self, model, arrived)
+    def stream_timer(self, model: str, tier: Tier, arrived: float) -> "StreamTimer":
+        return StreamTimer(self, model, tier, arrived)
 
     def commit(self, nanoseconds: int, operations: int) -> None:
         self.commit_seconds.observe(nanoseconds / 1e9)
 
 
 class ModelMetrics:
-    """The series that every request of one model writes to."""
+    """The series that every request of one model and tier writes to."""
 
     __slots__ = ("cost", "first_token", "inter_token", "tokens")
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self.first_token = metrics.first_token.labels(model)
+    def __init__(self, metrics: Metrics, model: str, tier: Tier) -> None:
+        self.first_token = metrics.first_token.labels(model, tier)
         self.inter_token = metrics.inter_token.labels(model)
-        self.cost = metrics.cost.labels(model)
-        self.tokens = [metrics.tokens.labels(model, kind) for kind in TOKEN_KINDS]
+        self.cost = metrics.cost.labels(model, tier)
+        self.tokens = [metrics.tokens.labels(model, kind, tier) for kind in TOKEN_KINDS]
 
 
 class StreamTimer:
     """The times and counts of one request. A token costs one clock read and one bisection, and no lock:
     what it gathers goes to the shared histograms when the request ends."""
 
-    __slots__ = ("_arrived", "_gaps", "_gaps_sum", "_last", "_metrics", "_model", "first_token_seconds")
+    __slots__ = ("_arrived", "_gaps", "_gaps_sum", "_last", "_metrics", "_model", "_tier", "first_token_seconds")
 
-    def __init__(self, metrics: Metrics, model: str, arrived: float) -> None:
+    def __init__(self, metrics: Metrics, model: str, tier: Tier, arrived: float) -> None:
         self._metrics = metrics
         self._model = model
+        self._tier = tier
         self._arrived = self._last = arrived
         self._gaps = [0] * (len(INTER_TOKEN_BUCKETS) + 1)
         self._gaps_sum = 0.0
@@ -196,7 +199,7 @@ class StreamTimer:
     def first_token(self) -> None:
         self._last = time.perf_counter()
         self.first_token_seconds = round(self._last - self._arrived, 6)
-        self._metrics.of_model(self._model).first_token.observe(self._last - self._arrived)
+        self._metrics.of_model(self._model, self._tier).first_token.observe(self._last - self._arrived)
 
     def token(self) -> float:
         """Give the seconds since the delta before."""
@@ -211,7 +214,7 @@ class StreamTimer:
         metrics, model = self._metrics, self._model
         seconds = time.perf_counter() - self._arrived
         metrics.finished(model, receipt.outcome.value).observe(seconds)
-        of_model, charged = metrics.of_model(model), receipt.charged
+        of_model, charged = metrics.of_model(model, self._tier), receipt.charged
         kinds = (charged.prompt - charged.cached, charged.cached, charged.completion)
         for series, count in zip(of_model.tokens, kinds, strict=True):
             if count:

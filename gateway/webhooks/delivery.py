@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from gateway.encoders.native import failed
@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InvalidParameter, InvalidRequest, Shutt
 from gateway.request.jobs import Job
 from gateway.request.metered_generation import Metered
 from gateway.request.pipeline import Pipeline
+from gateway.schemas.openai import FailedInference
 from gateway.telemetry.logs import log_request
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Receipt
@@ -39,7 +40,7 @@ LEASE_SECONDS = 30.0  # on top of the timeout, until an attempt of a process tha
 CLOSE_SECONDS = 5.0  # for calls under way at shutdown; what isn't done is repeated after the next start
 KEEP_DAYS = 7  # how long it can be looked up how a call ended
 
-Result = Callable[[Metered], Awaitable[dict[str, object]]]
+Result = Callable[[Metered], Awaitable[Mapping[str, object]]]
 
 
 class Webhooks:
@@ -104,6 +105,18 @@ class Webhooks:
             )
         return signing_secret(self._settings.secret, key.id)
 
+    def check(self, key: Key, url: str) -> None:
+        """Raises InvalidParameter for a URL that can't be called, InvalidRequest where webhooks are off."""
+        self.secret_of(key)
+        try:
+            check_url(url, allow_private=self._settings.allow_private)
+        except WrongURL as error:
+            raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
+
+    def wake(self) -> None:
+        """There is a call to make, which somebody else has written down."""
+        self._wake.set()
+
     async def start(self, job: Job, url: str, result: Result) -> None:
         """Return once the engine has the job, its money is reserved, and the call to `url` is promised.
 
@@ -111,11 +124,7 @@ class Webhooks:
         InvalidParameter for a URL that can't be called, InvalidRequest where webhooks are off, and what `Pipeline.run`
         raises.
         """
-        self.secret_of(job.key)
-        try:
-            check_url(url, allow_private=self._settings.allow_private)
-        except WrongURL as error:
-            raise InvalidParameter(f"`webhook` is wrong: {error}", param="webhook") from None
+        self.check(job.key, url)
         promised: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kept = replace(job, admission=job.admission.hand_over())
         task = asyncio.create_task(self._generate(kept, url, result, promised), name=f"webhook {job.request_id}")
@@ -160,7 +169,7 @@ class Webhooks:
         while True:
             try:
                 if not await self._store.fulfil(request_id, body):
-                    log.error("the webhook of %s was taken for lost by another process; its failure stands", request_id)
+                    log.error("another process took the webhook of %s for lost; its failure is final", request_id)
                 self._wake.set()
                 return
             except LedgerUnavailable as error:
@@ -234,7 +243,7 @@ class Webhooks:
             await self._store.postpone(call, self._settings.pause_ms(attempts), error)
 
 
-def _failure(request_id: str, error: BaseException, receipt: Receipt) -> dict[str, object]:
+def _failure(request_id: str, error: BaseException, receipt: Receipt) -> FailedInference:
     known = from_exception(error) if isinstance(error, Exception) else _cut_off()
     if isinstance(known, ShuttingDown):
         known = _cut_off()
@@ -243,7 +252,7 @@ def _failure(request_id: str, error: BaseException, receipt: Receipt) -> dict[st
     return failed(request_id, known.message, known.code, receipt.counts, receipt.cost)
 
 
-def _loss(lost: Lost) -> dict[str, object]:
+def _loss(lost: Lost) -> FailedInference:
     message = "The gateway stopped before the result was stored. Only the tokens that were generated were charged."
     return failed(lost.request_id, message, "interrupted", lost.counts, lost.cost)
 

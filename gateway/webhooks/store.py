@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Update, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.base import TokenCounts
 from gateway.webhooks.table import webhooks
@@ -85,6 +86,22 @@ class WebhookStore:
                     created_at=now,
                 )
             )
+
+    async def enqueue(self, connection: AsyncConnection, request_id: str, key_id: int, url: str, body: str) -> None:
+        """A call that can be made at once, in the caller's transaction."""
+        now = self.now()
+        await connection.execute(
+            insert(_T).values(
+                request_id=request_id,
+                key_id=key_id,
+                url=url,
+                body=body,
+                attempts=0,
+                next_attempt_at=now,
+                state="pending",
+                created_at=now,
+            )
+        )
 
     async def fulfil(self, request_id: str, body: str) -> bool:
         """The request has ended, and this is what to send. False if another process was faster."""

@@ -21,7 +21,7 @@ from storage.errors import SchemaMismatch
 from storage.postgres_server import DatabaseTimes
 from storage.schema import meta
 
-REVISION: Final = "0003"
+REVISION: Final = "0005"
 """The schema that this code is written for."""
 
 MIGRATION_TIMES: Final = DatabaseTimes(lock_ms=60_000, idle_ms=60_000, statement_ms=3_600_000)
@@ -40,7 +40,7 @@ async def upgrade(database: Database) -> None:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         found = await connection.run_sync(_revision)
         if found is None or found < REVISION:
-            await connection.run_sync(_run)
+            await connection.run_sync(migrate)
     await check(database)
 
 
@@ -67,8 +67,9 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _run(connection: Connection) -> None:
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run what is missing up to this revision, in the caller's transaction; `upgrade` is for everybody else."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

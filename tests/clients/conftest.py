@@ -51,6 +51,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         tmp_path_factory.mktemp("clients"),
         FAREBOX_MODELS=scene.MODEL,
         FAREBOX_SOURCE=f"scripted:{dumps(scene.SCRIPT)}",
+        FAREBOX_STREAM_PING_SECONDS=str(scene.PING_SECONDS),
         FAREBOX_BOOTSTRAP_KEY=f"test-{secrets.token_hex(16)}",
     ) as server:
         made = server.farebox("accounts", "create", "poor", "--prepaid", "0.000001")

@@ -33,17 +33,20 @@ NATIVE_INPUT, NATIVE_TEXT = "The capital of France is", " Paris."
 # The engine fails after these words.
 BROKEN_QUESTION, BROKEN_ANSWER = "What breaks an engine?", "A missing"
 
+# The scripted engine is silent before some answers: their streams have pings, which the client must pass over.
+PING_SECONDS, SILENCE = 0.05, {"sleep": 0.2}
+
 SCRIPT = {
     "request": [
         {"match": "sunny", "steps": [{"emit": WEATHER_ANSWER}]},
-        {"match": WEATHER_QUESTION, "steps": [{"call": "get_weather", "arguments": '{"city": "Paris"}'}]},
+        {"match": WEATHER_QUESTION, "steps": [SILENCE, {"call": "get_weather", "arguments": '{"city": "Paris"}'}]},
         {"match": PERSON_CALL_QUESTION, "steps": [{"call": "Person", "arguments": json.dumps(PERSON)}]},
         {"match": PERSON_QUESTION, "steps": [{"emit": json.dumps(PERSON)}]},
         {"match": WHO, "steps": [{"emit": YOU}]},
         {"match": NAME, "steps": [{"emit": NICE}]},
-        {"match": QUESTION, "steps": [{"emit": ANSWER}]},
-        {"match": BROKEN_QUESTION, "steps": [{"emit": BROKEN_ANSWER}, {"fail": "broken"}]},
-        {"match": NATIVE_INPUT, "steps": [{"emit": NATIVE_TEXT}]},
+        {"match": QUESTION, "steps": [SILENCE, {"emit": ANSWER}]},
+        {"match": BROKEN_QUESTION, "steps": [{"emit": BROKEN_ANSWER}, SILENCE, {"fail": "broken"}]},
+        {"match": NATIVE_INPUT, "steps": [SILENCE, {"emit": NATIVE_TEXT}]},
     ]
 }
 

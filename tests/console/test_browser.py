@@ -169,8 +169,7 @@ async def test_the_operator_makes_a_key_sees_its_spend_and_revokes_it(served: Ga
         form = page.locator("form[action$='/console/keys']")
         await form.get_by_label("Name").fill("laptop")
         await form.get_by_label("Account").select_option("default")
-        await form.locator("[name=limit_kind]").select_option("day")
-        await form.get_by_label("US dollars").fill("5.00")
+        await form.get_by_label("Limits").fill("day=5.00,tz=Europe/Berlin\nmonth=50.00")
         await form.get_by_label(DEMO).check()
         await form.get_by_role("button", name="Make the key").click()
         secret = await page.locator("[data-secret]").inner_text()
@@ -200,7 +199,7 @@ async def test_the_operator_opens_an_account_and_credits_it(served: GatewayServe
         await page.get_by_text("Open an account").click()
         form = page.locator("form[action$='/console/accounts']")
         await form.get_by_label("Name").fill("acme")
-        await form.locator("[name=limit_kind]").select_option("prepaid")
+        await form.get_by_label("Limits").fill("prepaid=0.00")
         await form.get_by_role("button").click()
         for _ in range(2):  # the same payment adds its credit once
             form = page.locator("form[action$='/credit']")
@@ -305,7 +304,7 @@ async def test_all_of_it_works_by_keyboard(served: GatewayServer, tab: Tab) -> N
 
 
 OPEN = ("", "models/" + DEMO, f"models/{LLAMA2}?route=native", "sign-in", "nowhere")
-CLIENT = ("overview", "usage", "usage?by=model", "requests", "key", "models/" + DEMO)
+CLIENT = ("overview", "usage", "usage?by=model", "requests", "batches", "key", "models/" + DEMO)
 OPERATOR = (
     "overview",
     "accounts",
@@ -315,6 +314,7 @@ OPERATOR = (
     "keys/2",
     "usage?by=account",
     "requests",
+    "batches",
     "engines",
     "webhooks",
     "audit",
@@ -324,7 +324,7 @@ OPERATOR = (
 async def test_nothing_stands_in_anybodys_way(served: GatewayServer, tab: Tab, axe: str) -> None:
     """axe-core finds nothing on any page, nor in its dark colors, and no page is wider than a telephone."""
     await Accounts(served.gateway.database).create("acme", Limit(LimitKind.PREPAID, parse_usd("1")), actor="test")
-    await make_key(served.database, "limited", KeyTerms(Limit(LimitKind.DAY, parse_usd("0.0001"))))
+    await make_key(served.database, "limited", KeyTerms((Limit(LimitKind.DAY, parse_usd("0.0001")),)))
     async with served.client() as http:
         for model in (DEMO, LLAMA2):
             chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "user": "someone"}

@@ -282,6 +282,7 @@ async def test_one_keys_session_sees_nothing_of_another(served: GatewayServer, s
         assert page.status_code == 200, path
         for word in (answer["id"], "their-user", "neighbour"):
             assert word not in page.text, path
+    assert (await somebody.send("/console/batches/batch_of-another/cancel")).status_code == 404
     for path in (f"keys/{entry['key_id']}", f"accounts/{entry['account_id']}", "audit", "engines.json"):
         assert (await somebody.open(f"/console/{path}")).status_code == 404
     assert (await somebody.send(f"/console/keys/{entry['key_id']}/revoke")).status_code == 404
@@ -294,6 +295,28 @@ async def test_a_key_sees_only_the_models_that_it_may_use(served: GatewayServer)
         await one.sign_in(narrow)
         assert LLAMA2 not in (await one.open("/console")).text
         assert (await one.open(f"/console/models/{LLAMA2}")).status_code == 404
+
+
+async def test_an_adapter_that_was_added_is_shown_to_its_account(served: GatewayServer, operator: Visitor) -> None:
+    mine = (await served.key()).account_id
+    async with served.client(ADMIN) as admin:
+        theirs = (await admin.post("/admin/accounts", json={"name": "theirs"})).json()["id"]
+        for account_id, name in ((mine, "acme/mine"), (theirs, "acme/theirs")):
+            card = {"name": name, "base": DEMO, "adapter": f"/adapters/{account_id}", "price": {"of_base": "1.5"}}
+            assert (await admin.post("/admin/adapters", json=card | {"account_id": account_id})).status_code == 201
+    async with visitor(served) as one:
+        assert "acme/" not in (await one.open("/console")).text
+        await one.sign_in(served.secret)
+        for path in ("", "/key", "/overview"):
+            page = (await one.open(f"/console{path}")).text
+            assert "acme/theirs" not in page, path
+        assert "acme/mine" in (await one.open("/console")).text
+        assert "$0.885" in (await one.open("/console/models/acme/mine")).text
+        assert (await one.open("/console/models/acme/theirs")).status_code == 404
+    for path in ("", "/engines", "/keys"):
+        page = (await operator.open(f"/console{path}")).text
+        assert "acme/mine" in page, path
+        assert "acme/theirs" in page, path
 
 
 async def test_the_playground_generates_for_its_own_session_only(

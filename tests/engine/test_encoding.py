@@ -233,30 +233,30 @@ class Counting:
 
 def test_each_piece_is_tokenized_once() -> None:
     cache, encode = TokenCache(10_000), Counting()
-    assert cache.tokens(["ab", "c", "ab"], None, encode) == [97, 98, 99, 97, 98]
-    assert cache.tokens(["c", "d", "ab"], None, encode) == [99, 100, 97, 98]
+    assert cache.tokens([b"ab", b"c", b"ab"], None, encode) == [97, 98, 99, 97, 98]
+    assert cache.tokens([b"c", b"d", b"ab"], None, encode) == [99, 100, 97, 98]
     assert encode.asked == ["ab", "c", "d"]
 
 
 def test_pieces_are_known_among_those_who_share_them() -> None:
     cache, encode = TokenCache(10_000), Counting()
     for whose in ("account 1", "account 2", None, "account 1"):
-        assert cache.tokens(["ab"], whose, encode) == [97, 98]
+        assert cache.tokens([b"ab"], whose, encode) == [97, 98]
     assert encode.asked == ["ab"] * 3
 
 
 def test_what_was_not_asked_for_the_longest_leaves_first() -> None:
     cache, encode = TokenCache(5 * (ENTRY_BYTES + 100)), Counting()
     for piece in ("a", "b", "c", "d", "a", "e", "f", "a", "b"):
-        cache.tokens([piece], None, encode)
+        cache.tokens([piece.encode()], None, encode)
     assert encode.asked == ["a", "b", "c", "d", "e", "f", "b"]
     assert cache.bytes <= cache.bytes_max
 
 
 def test_a_piece_too_large_for_the_cache_empties_it_not() -> None:
     cache, encode = TokenCache(10_000), Counting()
-    cache.tokens(["a"], None, encode)
-    assert len(cache.tokens(["b" * 5000], None, encode)) == 5000
+    cache.tokens([b"a"], None, encode)
+    assert len(cache.tokens([b"b" * 5000], None, encode)) == 5000
     assert len(cache) == 1
 
 

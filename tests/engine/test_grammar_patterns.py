@@ -1,5 +1,6 @@
 """Regular expressions: what is kept means the same to Python, and what isn't is refused with the reason."""
 
+import itertools
 import json
 import re
 
@@ -68,6 +69,30 @@ BROKEN = {
 }
 
 
+# What ends in a repeat or may be nothing, in what may be left out: xgrammar 0.2.8 takes "bb" for the first.
+OPTIONAL = [
+    "(?:xb+)?",
+    "(?:xb*)?",
+    "(?:xb{2,})?",
+    "(?:b+)?x",
+    "(?:x|xb+)?",
+    "(?:(?:xb+)?)?",
+    "(?:x(?:xb+)?)?b",
+    "(?:xb+)*",
+    "(?:xb+){0,2}",
+    "(?:xb+)?(?:bx+)?",
+    "(?:xb*)+",
+    "(?:x*b*)+x",
+    "(?:x?b?){2}",
+    "(?:xb+|)x",
+    "(?:|xb+)",
+    "(?:xb+)??b",
+    "x(?:bx?)?",
+    "(?:x?)+b",
+]
+TEXTS = ["".join(letters) for length in range(5) for letters in itertools.product("xb", repeat=length)]
+
+
 def for_python(pattern: str) -> str:
     """What is written otherwise in Python."""
     return pattern.replace("(?<name>", "(?P<name>").replace(r"\u{1F600}", "😀").replace(r"\ud83d\ude00", "😀")
@@ -87,6 +112,15 @@ def test_a_string_of_a_kept_pattern_is_json_and_matches_it(pattern: str) -> None
     assert len(texts) > 20
     for text in texts:
         assert re.search(for_python(pattern), json.loads(text)), text
+
+
+@pytest.mark.parametrize("pattern", OPTIONAL)
+def test_what_may_be_left_out_means_the_same_to_python(pattern: str) -> None:
+    grammar = of_expression(whole(pattern, "regex"))
+    quoted = of_schema({"type": "string", "pattern": within_json(pattern, "pattern")})
+    fits = [text for text in TEXTS if re.fullmatch(pattern, text)]
+    assert [text for text in TEXTS if accepts(grammar, text)] == fits
+    assert [text for text in TEXTS if accepts(quoted, json.dumps(text))] == fits
 
 
 @pytest.mark.parametrize(("pattern", "reason"), REFUSED.items())

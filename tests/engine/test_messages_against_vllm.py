@@ -144,7 +144,7 @@ def answer(draw: random.Random) -> list[Delta]:
 
 
 def usage(told: Told) -> dict[str, Any]:
-    return usage_fields(told.counts, told.cost)
+    return dict(usage_fields(told.counts, told.cost))
 
 
 async def chunks(told: Told) -> AsyncIterator[str]:

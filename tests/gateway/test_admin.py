@@ -212,7 +212,14 @@ async def test_usage_and_export_hold_what_was_charged(gateway_server: GatewaySer
         ("POST", "accounts", {"name": " x"}, 422, "invalid_parameter"),
         ("POST", "accounts", {}, 422, "invalid_parameter"),
         ("POST", "accounts", {"name": "x", "color": "red"}, 422, "invalid_parameter"),
-        ("POST", "accounts", {"name": "x", "limit": {"kind": "week"}}, 422, "invalid_parameter"),
+        ("POST", "accounts", {"name": "x", "limit": {"kind": "fortnight"}}, 422, "invalid_parameter"),
+        (
+            "POST",
+            "accounts",
+            {"name": "x", "limit": {"kind": "week", "time_zone": "Mars/Olympus"}},
+            422,
+            "invalid_parameter",
+        ),
         ("POST", "accounts", {"name": "x", "limit": {"kind": "day", "amount_usd": 5}}, 422, "invalid_parameter"),
         ("POST", "accounts", {"name": "x", "limit": {"kind": "day", "amount_usd": "-5"}}, 422, "invalid_parameter"),
         ("POST", "accounts", {"name": "x", "limit": {"kind": "none", "amount_usd": "5"}}, 422, "invalid_parameter"),
@@ -329,3 +336,26 @@ async def test_key_changes_made_at_the_same_time_all_happen(gateway_server: Gate
         keys = await asyncio.gather(*(made(admin, "keys", account_id=1, name=f"key {i}") for i in range(20)))
         answers = await asyncio.gather(*(ask(server, key["secret"]) for key in keys))
         assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_several_limits_are_set_shown_and_held(gateway_server: GatewayServers) -> None:
+    daily = {"kind": "day", "amount_usd": "0.000001", "time_zone": "Asia/Kathmandu", "model": DEMO}
+    async with administered(gateway_server) as (server, admin):
+        account = await made(admin, "accounts", name="acme", limits=[{"kind": "month", "amount_usd": "25.00"}, daily])
+        assert account["limit"] is None
+        limits, balance = account["limits"], account["balance"]
+        assert isinstance(limits, list)
+        assert isinstance(balance, dict)
+        assert limits[1] == daily | {"week_start": None}
+        assert [one["left_usd"] for one in balance["limits"]] == ["25.00", "0.000001"]
+        key = await made(admin, "keys", account_id=account["id"], name="key")
+        refused = await ask(server, key["secret"])
+        assert refused.status_code == 402
+        assert f"per day (Asia/Kathmandu) for {DEMO}" in refused.json()["error"]["message"]
+        assert "retry-after" not in refused.headers, "no day is long enough for this"
+        path = f"/admin/accounts/{account['id']}/limits"
+        both = await admin.put(f"/admin/keys/{key['id']}/terms", json={"limit": daily, "limits": [daily]})
+        many = await admin.put(path, json={"limits": [daily | {"model": f"model {n}"} for n in range(9)]})
+        assert (both.status_code, many.status_code) == (422, 422)
+        assert "at most 8" in many.json()["error"]["message"]
+        assert (await admin.put(path, json={"limits": []})).json()["limit"] == {"kind": "none", "amount_usd": None}

@@ -223,7 +223,7 @@ async def test_temperature_goes_as_far_as_the_profile_allows(client: anthropic.A
 
 
 async def test_errors_are_the_sdks_own_classes(server: GatewayServer, client: anthropic.AsyncAnthropic) -> None:
-    poor = await make_key(server.database, "poor", KeyTerms(limit=Limit(LimitKind.TOTAL, parse_usd("0.000001"))))
+    poor = await make_key(server.database, "poor", KeyTerms(limits=(Limit(LimitKind.TOTAL, parse_usd("0.000001")),)))
     bound = await make_key(server.database, "bound", KeyTerms(models=frozenset({LLAMA2})))
     cases: list[tuple[anthropic.AsyncAnthropic, dict[str, Any], type[anthropic.APIStatusError], str]] = [
         (sdk(server, "wrong"), asking("hi"), anthropic.AuthenticationError, "authentication_error"),

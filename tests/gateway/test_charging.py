@@ -276,7 +276,7 @@ async def test_a_slow_reader_pays_for_what_it_was_sent_when_its_stream_is_cut_of
 
 async def test_a_reservation_that_is_refused_charges_nobody(serve: Serve) -> None:
     async with serve(emit(WORDS)) as server:
-        poor = KeyTerms(limit=Limit(LimitKind.TOTAL, parse_usd("0.000001")))
+        poor = KeyTerms(limits=(Limit(LimitKind.TOTAL, parse_usd("0.000001")),))
         secret = await make_key(server.database, "poor", poor)
         async with server.client(secret) as client:
             assert (await ask(client, ROUTES["chat"], stream=False)).status_code == 402

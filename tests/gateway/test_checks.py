@@ -164,7 +164,7 @@ def test_the_error_names_field_and_what_is_allowed(sent: dict[str, object], para
         {"modalities": ["text", "audio"]},
         {"prediction": {"type": "content"}},
         {"store": True},
-        {"service_tier": "flex"},
+        {"service_tier": "scale"},
         {"functions": [{"name": "f"}]},
         {"function_call": {"name": "f"}},
         {"guided_json": {"type": "object"}},

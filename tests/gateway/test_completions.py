@@ -278,7 +278,7 @@ async def test_a_disconnect_stops_every_prompt_and_charges_what_was_generated(se
 
 async def test_the_reservation_is_the_sum_of_all_prompts(server: GatewayServer) -> None:
     """Either of the prompts alone would fit into what the key has; together they don't."""
-    terms = KeyTerms(limit=Limit(LimitKind.TOTAL, parse_usd("0.001")))  # 1,265 tokens of output
+    terms = KeyTerms(limits=(Limit(LimitKind.TOTAL, parse_usd("0.001")),))  # 1,265 tokens of output
     secret = await make_key(server.database, "poor", terms)
     async with server.client(secret) as http:
         both = await http.post(COMPLETIONS, json={"model": DEMO, "prompt": ["a", "b"], "max_tokens": 700})

@@ -33,6 +33,7 @@ from gateway.protocol.completions import CompletionBody
 from gateway.protocol.native import NativeBody
 from gateway.protocol.responses import ResponsesBody
 from gateway.request.pipeline import Pipeline
+from gateway.request.turns import Turns
 from gateway.settings import Settings
 from pricing.ledger import Ledger
 from pricing.reservation import Reservation, ReserveRequest
@@ -206,7 +207,7 @@ async def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fuzz
     async with open_gateway(known, fleet) as (gateway, _):
         await fleet.start()
         ledger = CountingLedger(gateway.ledger)
-        gateway.pipeline = Pipeline(ledger, gateway.metrics, seconds_max=60)  # type: ignore[arg-type]  # it only reserves
+        gateway.pipeline = Pipeline(ledger, gateway.metrics, Turns(gateway.fleet.engines), seconds_max=60)  # type: ignore[arg-type]  # it only reserves
         transport = httpx.ASGITransport(create_app(gateway), raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:

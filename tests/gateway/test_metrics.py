@@ -10,6 +10,7 @@ from gateway.telemetry.receipt import Receipt
 from pricing.cost import Tokens
 from pricing.money import Picodollars
 from pricing.reservation import Outcome
+from pricing.tier import Tier
 
 
 def samples(histogram: Histogram) -> dict[tuple[str, str], float]:
@@ -28,7 +29,7 @@ def receipt(outcome: Outcome) -> Receipt:
 def test_gathered_gaps_equal_single_observations() -> None:
     metrics = Metrics("0")
     plain = Histogram("farebox_inter_token_seconds", "", ["model"], buckets=INTER_TOKEN_BUCKETS, registry=None)
-    timer = StreamTimer(metrics, "m", time.perf_counter())
+    timer = StreamTimer(metrics, "m", Tier.FLEX, time.perf_counter())
     timer.first_token()
     last = timer._last
     for _ in range(50):
@@ -44,11 +45,11 @@ def test_gathered_gaps_equal_single_observations() -> None:
 
 def test_counters_take_kinds_and_dollars() -> None:
     metrics = Metrics("0")
-    timer = StreamTimer(metrics, "m", time.perf_counter())
+    timer = StreamTimer(metrics, "m", Tier.FLEX, time.perf_counter())
     timer.end(receipt(Outcome.CLIENT_GONE))
     read = metrics.registry.get_sample_value
-    assert read("farebox_tokens_total", {"model": "m", "kind": "prompt"}) == 2
-    assert read("farebox_tokens_total", {"model": "m", "kind": "cached"}) == 1
-    assert read("farebox_tokens_total", {"model": "m", "kind": "completion"}) == 50
-    assert read("farebox_cost_usd_total", {"model": "m"}) == 2
+    assert read("farebox_tokens_total", {"model": "m", "kind": "prompt", "tier": "flex"}) == 2
+    assert read("farebox_tokens_total", {"model": "m", "kind": "cached", "tier": "flex"}) == 1
+    assert read("farebox_tokens_total", {"model": "m", "kind": "completion", "tier": "flex"}) == 50
+    assert read("farebox_cost_usd_total", {"model": "m", "tier": "flex"}) == 2
     assert read("farebox_disconnects_total", {"model": "m"}) == 1

@@ -168,7 +168,8 @@ async def test_a_client_that_leaves_after_a_ping_is_charged_as_one_without_a_tok
     async with server.client() as http, http.stream("POST", path, json=body) as answer:
         async for piece in answer.aiter_text():
             assert runs(route, piece) == ["pings"]
-            break
+            if any(engine.running for engine in server.engines):  # a ping may come before the engine has it
+                break
     while server.gateway.pipeline.running:
         await asyncio.sleep(0.005)
     (entry,) = await server.entries()

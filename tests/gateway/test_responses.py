@@ -161,7 +161,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"background": True}, "background"),
     ({"store": True}, "store"),
     ({"prompt": {"id": "p"}}, "prompt"),
-    ({"service_tier": "priority"}, "service_tier"),
+    ({"service_tier": "scale"}, "service_tier"),
     ({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": {"type": "mcp", "server_label": "a"}}, "tool_choice"),
     ({"tools": [{"type": "image_generation"}], "tool_choice": "required"}, "tool_choice"),

@@ -189,7 +189,7 @@ async def test_without_a_deployment_secret_webhooks_are_refused(gateway_server: 
 
 async def test_a_caller_without_money_is_told_at_once(gateway_server: GatewayServers, receiver: Receiver) -> None:
     async with gateway_server(script=SCRIPT, **SETTINGS) as server:
-        terms = KeyTerms(limit=Limit(LimitKind.TOTAL, Picodollars(1)))
+        terms = KeyTerms(limits=(Limit(LimitKind.TOTAL, Picodollars(1)),))
         poor = await make_key(server.database, "poor", terms)
         answer = await ask(server, receiver.url, secret=poor)
         assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_funds")

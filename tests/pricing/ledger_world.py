@@ -65,8 +65,8 @@ class World:
         self.accounts = Accounts(self.database, self.clock)
         self.keys = Keys(self.database, self.clock)
 
-    async def account(self, limit: Limit = NO_LIMIT) -> Account:
-        return await self.accounts.create(f"account {next(self.ids)}", limit, actor="test")
+    async def account(self, *limits: Limit) -> Account:
+        return await self.accounts.create(f"account {next(self.ids)}", *limits, actor="test")
 
     async def key(self, limit: Limit = NO_LIMIT, terms: KeyTerms | None = None) -> NewKey:
         """A key of a new account that has this limit."""

@@ -63,7 +63,7 @@ async def test_credit_is_added_once_for_each_reference(world: World) -> None:
     with pytest.raises(InvalidAmount, match="positive"):
         await world.accounts.add_credit(account.id, Picodollars(0), actor="shop")
     monthly = await world.account(Limit(LimitKind.MONTH, FIVE_USD))
-    with pytest.raises(InvalidSetting, match="Set its limit to prepaid first"):
+    with pytest.raises(InvalidSetting, match="Set a limit of kind prepaid first"):
         await world.accounts.add_credit(monthly.id, FIVE_USD, actor="shop")
 
 
@@ -86,7 +86,7 @@ async def test_a_new_limit_counts_what_its_period_has_seen(world: World) -> None
             limit = Limit(kind, Picodollars(100 * TOKEN))
             balance = await world.accounts.set_limit(new.key.account_id, limit, actor="ops")
             assert balance.left == (100 - taken) * TOKEN
-            await world.keys.set_terms(new.key.id, KeyTerms(limit=limit), actor="ops")
+            await world.keys.set_terms(new.key.id, KeyTerms((limit,)), actor="ops")
             assert (await world.keys.balance(new.key.id)).left == (100 - taken) * TOKEN
         prepaid = Limit(LimitKind.PREPAID, Picodollars(50 * TOKEN))
         assert (await world.accounts.set_limit(new.key.account_id, prepaid, actor="ops")).left == 50 * TOKEN
@@ -98,7 +98,7 @@ async def test_a_new_limit_counts_what_its_period_has_seen(world: World) -> None
 async def test_a_key_keeps_its_terms(world: World) -> None:
     account = await world.account()
     terms = KeyTerms(
-        limit=Limit(LimitKind.MONTH, FIVE_USD),
+        limits=(Limit(LimitKind.MONTH, FIVE_USD),),
         models=frozenset({"b", "a"}),
         requests_per_minute=60,
         tokens_per_minute=10_000,
@@ -114,7 +114,7 @@ async def test_a_key_keeps_its_terms(world: World) -> None:
     assert changed.terms == replace(terms, models=None, expires_at=None)
     assert changed.allows("c")
     with pytest.raises(InvalidSetting, match="Only accounts can be prepaid"):
-        KeyTerms(limit=Limit(LimitKind.PREPAID))
+        KeyTerms(limits=(Limit(LimitKind.PREPAID),))
     with pytest.raises(InvalidSetting, match="requests_per_minute is -1"):
         KeyTerms(requests_per_minute=-1)
 
@@ -180,7 +180,7 @@ async def test_every_change_is_in_the_audit_log_without_secrets(world: World) ->
         ("bob", "key.revoke"),
     ]
     assert json.loads(records[4].detail) == {"requests_per_minute": {"from": None, "to": 5}}
-    assert json.loads(records[5].detail) == {"limit": {"from": "5.00 prepaid", "to": "10.00 prepaid"}}
+    assert json.loads(records[5].detail) == {"limits": {"from": "5.00 prepaid", "to": "10.00 prepaid"}}
     everything = "".join(record.detail for record in records)
     assert new.secret not in everything
     assert rotated.secret not in everything
@@ -229,17 +229,19 @@ async def test_accounts_near_their_limits_are_counted(world: World) -> None:
         ("unlimited", NO_LIMIT),
         ("fresh", Limit(LimitKind.TOTAL, FIVE_USD)),
         ("near", Limit(LimitKind.PREPAID, Picodollars(10 * TOKEN))),
-        ("empty", Limit(LimitKind.DAY, Picodollars(0))),
+        ("empty", Limit(LimitKind.TOTAL, Picodollars(0))),
+        ("daily", Limit(LimitKind.DAY, Picodollars(10 * TOKEN))),
     ):
         await world.accounts.create(name, Limit(limit.kind, Picodollars(limit.amount)), actor="ops")
-    near = await world.accounts.find("near")
-    assert near is not None
-    key = (await world.keys.create(near.id, "key", actor="ops")).key
     async with world.ledger() as ledger:
-        reservation = ledger.reserve(world.request(key, 9))
-        await reservation.stands()
-        reservation.settle(used(8), Outcome.FINISHED)
-    assert await world.accounts.count_spent(90) == 2
+        for name in ("near", "daily"):
+            account = await world.accounts.find(name)
+            assert account is not None
+            key = (await world.keys.create(account.id, "key", actor="ops")).key
+            reservation = ledger.reserve(world.request(key, 9))
+            await reservation.stands()
+            reservation.settle(used(8), Outcome.FINISHED)
+    assert await world.accounts.count_spent(90) == 3
     assert await world.accounts.count_spent(100) == 1
     world.clock.at += DAY
-    assert await world.accounts.count_spent(90) == 1, "a new day's limit is whole again, until something is reserved"
+    assert await world.accounts.count_spent(90) == 2, "a new day's limit is whole again, until something is reserved"

@@ -100,7 +100,7 @@ async def test_a_charge_never_exceeds_its_reservation(world: World, caplog: pyte
 async def test_both_limits_bind_and_the_error_says_which(
     world: World, account_tokens: int, key_tokens: int, scope: str
 ) -> None:
-    key = (await world.key(limit(account_tokens), KeyTerms(limit=limit(key_tokens)))).key
+    key = (await world.key(limit(account_tokens), KeyTerms((limit(key_tokens),)))).key
     async with world.ledger() as ledger:
         await stood(world, ledger, key, 7)
         with pytest.raises(InsufficientFunds, match=f"the {scope} has ") as caught:
@@ -139,7 +139,7 @@ async def test_added_credit_counts_even_for_who_was_refused(world: World) -> Non
 async def test_a_period_ends_in_utc_and_a_request_counts_where_it_was_reserved(world: World, kind: LimitKind) -> None:
     end = NOON + 12 * HOUR if kind is LimitKind.DAY else month_start(NOON + 20 * DAY)
     world.clock.at = end - 1
-    key = (await world.key(limit(10, kind), KeyTerms(limit=limit(15)))).key
+    key = (await world.key(limit(10, kind), KeyTerms((limit(15),)))).key
     async with world.ledger() as ledger:
         late = await stood(world, ledger, key, 10)
         with pytest.raises(InsufficientFunds):
@@ -338,7 +338,7 @@ async def test_many_accounts_and_keys_from_two_processes_add_up_without_a_deadlo
             for turn in range(10):
                 await world.accounts.set_limit(account_ids[turn % 4], limit(10**6 + turn), actor="ops")
                 await world.accounts.suspend(account_ids[-1 - turn % 4], actor="ops")
-                await world.keys.set_terms(keys[turn].id, KeyTerms(limit=limit(10**5)), actor="ops")
+                await world.keys.set_terms(keys[turn].id, KeyTerms((limit(10**5),)), actor="ops")
 
         await asyncio.gather(*(client(number) for number in range(24)), administrator())
         await asyncio.gather(one.flush(), two.flush())

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from pricing import tables
 from pricing.balance import Balance, Limit, LimitKind
@@ -38,28 +39,63 @@ T = TypeVar("T")
 LEASE = 600_000
 STEPS, EXAMPLES = 25, 12
 
-key_limits = st.one_of(
-    st.just(Limit(LimitKind.NONE)),
-    st.builds(
-        lambda kind, tokens: Limit(kind, Picodollars(tokens * TOKEN)),
-        st.sampled_from([LimitKind.DAY, LimitKind.MONTH, LimitKind.TOTAL]),
-        st.integers(0, 60),
-    ),
+ZONES = ("UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia")
+MODELS = ("demo", "other")
+# Just before clocks are put back in Europe, put forward there, put back in Cuba (at midnight), a leap day, a new year.
+STARTS = tuple(
+    int(datetime.fromisoformat(text).timestamp() * 1000)
+    for text in (
+        "2026-10-24T20:00Z",
+        "2027-03-27T20:00Z",
+        "2026-10-31T20:00Z",
+        "2028-02-28T16:00Z",
+        "2026-12-31T12:00Z",
+        "2026-11-20T12:00Z",
+    )
 )
-account_limits = key_limits | st.integers(0, 60).map(
-    lambda tokens: Limit(LimitKind.PREPAID, Picodollars(tokens * TOKEN))
+
+amounts = st.integers(0, 60).map(lambda tokens: Picodollars(tokens * TOKEN))
+models = st.sampled_from([None, *MODELS])
+zones = st.sampled_from(ZONES)
+limit = st.one_of(
+    st.builds(
+        Limit,
+        st.sampled_from([LimitKind.HOUR, LimitKind.DAY, LimitKind.MONTH]),
+        amounts,
+        zone=zones,
+        model=models,
+    ),
+    st.builds(
+        Limit,
+        st.just(LimitKind.WEEK),
+        amounts,
+        zone=zones,
+        week_start=st.sampled_from(["monday", "saturday", "sunday"]),
+        model=models,
+    ),
+    st.builds(Limit, st.just(LimitKind.TOTAL), amounts, model=models),
+)
+key_limits = st.lists(limit, max_size=8, unique_by=lambda one: one.identity).map(tuple)
+account_limits = st.builds(
+    lambda credit, others: (*(() if credit is None else (Limit(LimitKind.PREPAID, credit),)), *others),
+    st.none() | amounts,
+    key_limits,
 )
 
 
 @dataclass(eq=False)
 class Party:
-    """The model of an account or a key: a limit, and since when it counts."""
+    """The model of an account or a key: limits, and since when its credit counts."""
 
-    limit: Limit
+    limits: tuple[Limit, ...]
     prepaid_since: int = 0
 
-    def start(self, now: int) -> int:
-        return self.prepaid_since if self.limit.kind is LimitKind.PREPAID else self.limit.period_start(now)
+    def start(self, limit: Limit, now: int) -> int:
+        return self.prepaid_since if limit.kind is LimitKind.PREPAID else limit.period_start(now)
+
+    @property
+    def is_prepaid(self) -> bool:
+        return any(limit.kind is LimitKind.PREPAID for limit in self.limits)
 
 
 @dataclass(eq=False)
@@ -68,6 +104,7 @@ class Request:
 
     id: str
     key: Key
+    model: str
     amount: int
     reserved_at: int
     ledger: Ledger
@@ -86,20 +123,21 @@ class Model:
     def of(self, scope: str, row_id: int) -> list[Request]:
         return [one for one in self.requests if (one.key.account_id if scope == "account" else one.key.id) == row_id]
 
-    def balance(self, scope: str, row_id: int, now: int) -> tuple[int, int, int]:
-        """Spent and reserved in the period, and spent ever."""
-        start, all_of_it = self.parties[scope, row_id].start(now), self.of(scope, row_id)
-        inside = [one for one in all_of_it if one.reserved_at >= start]
+    def standing(self, scope: str, row_id: int, limit: Limit, now: int) -> tuple[int, int]:
+        """Spent and reserved in a limit's period."""
+        start = self.parties[scope, row_id].start(limit, now)
+        inside = [one for one in self.of(scope, row_id) if one.reserved_at >= start and limit.applies(one.model)]
         return (
             sum(one.cost for one in inside if one.cost is not None),
             sum(one.amount for one in inside if one.cost is None),
-            sum(one.cost for one in all_of_it if one.cost is not None),
         )
 
-    def left(self, scope: str, row_id: int, now: int) -> int | None:
-        limit = self.parties[scope, row_id].limit
-        spent, reserved, _ = self.balance(scope, row_id, now)
-        return None if limit.kind is LimitKind.NONE else max(0, limit.amount - spent - reserved)
+    def fits(self, scope: str, row_id: int, amount: int, model: str, now: int) -> bool:
+        return all(
+            amount <= limit.amount - sum(self.standing(scope, row_id, limit, now))
+            for limit in self.parties[scope, row_id].limits
+            if limit.applies(model)
+        )
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -109,30 +147,32 @@ class LedgerMachine(RuleBasedStateMachine):
     requests = Bundle("requests")
 
     @initialize(
-        limits=st.lists(account_limits, min_size=2, max_size=2), terms=st.lists(key_limits, min_size=3, max_size=3)
+        limits=st.lists(account_limits, min_size=2, max_size=2),
+        terms=st.lists(key_limits, min_size=3, max_size=3),
+        at=st.sampled_from(STARTS),
     )
-    def start(self, limits: list[Limit], terms: list[Limit]) -> None:
+    def start(self, limits: list[tuple[Limit, ...]], terms: list[tuple[Limit, ...]], at: int) -> None:
         url = type(self).make_url()
         self.runner = asyncio.Runner()
         self.lease_clock = HandClock()
         self.model = Model()
         self.waited = 0
         self.secrets: dict[int, str] = {}
-        self.run(self.open(url, limits, terms))
+        self.run(self.open(url, limits, terms, at))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    async def open(self, url: str, limits: list[Limit], terms: list[Limit]) -> None:
-        self.world = World(await Database.open(url), url)
+    async def open(self, url: str, limits: list[tuple[Limit, ...]], terms: list[tuple[Limit, ...]], at: int) -> None:
+        self.world = World(await Database.open(url), url, HandClock(at))
         self.keys: list[Key] = []
-        accounts = [await self.world.account(limit) for limit in limits]
-        for account in accounts:
-            self.model.parties["account", account.id] = Party(account.limit)
-        for number, limit in enumerate(terms):
+        accounts = [await self.world.account(*some) for some in limits]
+        for account, some in zip(accounts, limits, strict=True):
+            self.model.parties["account", account.id] = Party(some)
+        for number, some in enumerate(terms):
             account = accounts[number % 2]
-            new = await self.world.keys.create(account.id, f"key {number}", KeyTerms(limit=limit), actor="test")
-            self.model.parties["key", new.key.id] = Party(limit)
+            new = await self.world.keys.create(account.id, f"key {number}", KeyTerms(some), actor="test")
+            self.model.parties["key", new.key.id] = Party(some)
             self.keys.append(new.key)
             self.secrets[new.key.id] = new.secret
         self.ledgers = [await self.open_ledger(), await self.open_ledger()]
@@ -152,12 +192,14 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
         )
 
-    async def reserve_all(self, process: int, key: Key, counts: list[int]) -> list[Reservation | InsufficientFunds]:
+    async def reserve_all(
+        self, process: int, key: Key, model: str, counts: list[int]
+    ) -> list[Reservation | InsufficientFunds]:
         """Reserve for all in one go, so that they share a group commit."""
         claims: list[Reservation | InsufficientFunds] = []
         for count in counts:
             try:
-                claims.append(self.ledgers[process].reserve(self.world.request(key, count)))
+                claims.append(self.ledgers[process].reserve(self.world.request(key, count, model=model)))
             except InsufficientFunds as refusal:
                 claims.append(refusal)
         for place, claim in enumerate(claims):
@@ -172,21 +214,23 @@ class LedgerMachine(RuleBasedStateMachine):
         target=requests,
         number=st.integers(0, 2),
         process=st.integers(0, 1),
+        model=st.sampled_from(MODELS),
         counts=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     )
-    def reserve(self, number: int, process: int, counts: list[int]) -> Any:
-        """Admitted in their order, each if it fits into what is left of the key and of the account."""
+    def reserve(self, number: int, process: int, model: str, counts: list[int]) -> Any:
+        """Admitted in their order, each if it fits into what is left of every limit of the key and of the account."""
         key, now = self.keys[number], self.world.clock()
         parties = [("key", key.id), ("account", key.account_id)]
         admitted = []
-        for count, claim in zip(counts, self.run(self.reserve_all(process, key, counts)), strict=True):
+        for count, claim in zip(counts, self.run(self.reserve_all(process, key, model, counts)), strict=True):
             amount = count * TOKEN
-            lefts = [self.model.left(*party, now) for party in parties]
-            fits = all(left is None or amount <= left for left in lefts)
-            assert isinstance(claim, Reservation) == fits, (claim, lefts, amount)
+            fits = all(self.model.fits(*party, amount, model, now) for party in parties)
+            assert isinstance(claim, Reservation) == fits, (claim, amount)
             if isinstance(claim, Reservation):
-                reserved_at = max(now, *(self.model.parties[party].start(now) for party in parties))
-                admitted.append(Request(claim.request_id, key, amount, reserved_at, self.ledgers[process], claim))
+                held = [self.model.parties[party] for party in parties]
+                reserved_at = max(now, *(party.prepaid_since for party in held if party.is_prepaid), now)
+                ledger = self.ledgers[process]
+                admitted.append(Request(claim.request_id, key, model, amount, reserved_at, ledger, claim))
                 self.model.requests.append(admitted[-1])
         return multiple(*admitted)
 
@@ -276,32 +320,33 @@ class LedgerMachine(RuleBasedStateMachine):
             self.waited += milliseconds
             self.world.clock.at += milliseconds
 
-    @rule(number=st.integers(0, 1), limit=account_limits)
-    def limit_account(self, number: int, limit: Limit) -> None:
+    @rule(number=st.integers(0, 1), limits=account_limits)
+    def limit_account(self, number: int, limits: tuple[Limit, ...]) -> None:
         account_id = self.keys[number].account_id
         party = self.model.parties["account", account_id]
-        if limit.kind is LimitKind.PREPAID and party.limit.kind is not LimitKind.PREPAID:
+        was_prepaid, party.limits = party.is_prepaid, limits
+        if party.is_prepaid and not was_prepaid:
             running = [one.reserved_at for one in self.model.of("account", account_id) if one.cost is None]
             party.prepaid_since = max([self.world.clock(), *running]) + 1
-        party.limit = limit
-        self.run(self.world.accounts.set_limit(account_id, limit, actor="test"))
+        self.run(self.world.accounts.set_limits(account_id, limits, actor="test"))
         self.world.clock.at += 501  # what the ledgers know is too old now to refuse by
 
     @rule(number=st.integers(0, 1), tokens=st.integers(1, 30))
     def add_credit(self, number: int, tokens: int) -> None:
         account_id = self.keys[number].account_id
         party = self.model.parties["account", account_id]
-        if party.limit.kind is LimitKind.PREPAID:
+        if party.is_prepaid:
             amount = Picodollars(tokens * TOKEN)
-            party.limit = Limit(LimitKind.PREPAID, Picodollars(party.limit.amount + amount))
+            credit, *others = party.limits
+            party.limits = (Limit(LimitKind.PREPAID, Picodollars(credit.amount + amount)), *others)
             self.run(self.world.accounts.add_credit(account_id, amount, actor="test"))
             self.world.clock.at += 501
 
-    @rule(number=st.integers(0, 2), limit=key_limits)
-    def limit_key(self, number: int, limit: Limit) -> None:
+    @rule(number=st.integers(0, 2), limits=key_limits)
+    def limit_key(self, number: int, limits: tuple[Limit, ...]) -> None:
         key = self.keys[number]
-        self.model.parties["key", key.id].limit = limit
-        self.run(self.world.keys.set_terms(key.id, KeyTerms(limit=limit), actor="test"))
+        self.model.parties["key", key.id].limits = limits
+        self.run(self.world.keys.set_terms(key.id, KeyTerms(limits), actor="test"))
         self.world.clock.at += 501
 
     @rule(number=st.integers(0, 2))
@@ -327,18 +372,24 @@ class LedgerMachine(RuleBasedStateMachine):
         for (scope, row_id), party in self.model.parties.items():
             store = self.world.accounts if scope == "account" else self.world.keys
             balance: Balance = await store.balance(row_id)
-            found = (balance.spent, balance.reserved, balance.spent_total)
-            assert found == self.model.balance(scope, row_id, now), (scope, party)
-            assert balance.limit == party.limit
+            every = self.model.of(scope, row_id)
+            assert balance.spent_total == sum(one.cost for one in every if one.cost is not None)
+            assert balance.reserved_total == sum(one.amount for one in every if one.cost is None)
+            assert tuple(one.limit for one in balance.limits) == party.limits
+            for one in balance.limits:
+                assert (one.spent, one.reserved) == self.model.standing(scope, row_id, one.limit, now), (scope, one)
         ended = {one.id: (one.state, one.cost) for one in self.model.requests if one.cost is not None}
-        entries, daily = tables.entries.c, tables.usage_daily.c
+        entries, daily = tables.entries.c, tables.usage.c
         async with self.world.database.read() as connection:
             rows = (await connection.execute(select(entries.request_id, entries.state, entries.cost))).all()
-            total, count = (await connection.execute(select(func.sum(daily.cost), func.sum(daily.requests)))).one()
+            sums = select(func.sum(daily.cost), func.sum(daily.requests)).where(daily.grain == bindparam("grain"))
+            grains = (tables.DAY, tables.QUARTER)
+            rolled = [(await connection.execute(sums, {"grain": grain})).one() for grain in grains]
         assert len(rows) == len(ended)
         assert {row.request_id: (row.state, row.cost) for row in rows} == ended
-        assert int(total or 0) == sum(cost for _, cost in ended.values() if cost)
-        assert int(count or 0) == sum(state != "void" for state, _ in ended.values())
+        for total, count in rolled:
+            assert int(total or 0) == sum(cost for _, cost in ended.values() if cost)
+            assert int(count or 0) == sum(state != "void" for state, _ in ended.values())
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

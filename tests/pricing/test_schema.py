@@ -11,14 +11,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
+import gateway.batches.tables
 import gateway.console.table
+import gateway.files.table
 import gateway.idempotency.table
 import gateway.models.adapter_store
 import gateway.webhooks.table  # noqa: F401
+from pricing.accounts import Accounts
+from pricing.balance import Limit, LimitKind
+from pricing.keys import Keys
 from pricing.ledger import Ledger
+from pricing.money import Picodollars
+from pricing.usage import Usage
 from storage.database import Database
 from storage.errors import SchemaMismatch
-from storage.migrations import REVISION, check, upgrade
+from storage.migrations import REVISION, check, migrate, upgrade
 from storage.schema import meta, metadata
 from tests.postgres import PostgresServer
 from tests.pricing.ledger_world import World
@@ -95,3 +102,53 @@ async def test_sqlite_survives_a_power_cut_by_its_settings(world: World) -> None
         found = [await connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")]
         assert found == ["wal", 2]
         assert (await connection.execute(select(meta.c.directory_version))).scalar_one() == 0
+
+
+async def test_the_one_limit_of_before_goes_on_where_it_stood(empty: Database) -> None:
+    """From revision 0004: a limit with something spent and something running, entries, and sums older than those."""
+    day, reserved_at = 1_795_132_800_000, 1_795_176_100_000
+    columns = (
+        "process_id, account_id, key_id, model, route, end_user, price_input, price_output, price_cached_input, "
+        "amount, started_at, reserved_at, prompt_tokens, cached_tokens, completion_tokens"
+    )
+    request = f"'p', 1, 1, 'demo', 'chat', 'ada', 1, 1, 1, 30, 0, {reserved_at}, 1, 0, 2"
+    statements = (
+        "INSERT INTO accounts (id, name, created_at, limit_kind, limit_amount, period_start, spent, reserved, "
+        f"spent_total) VALUES (1, 'acme', 0, 'day', 100, {day}, 60, 30, 75)",
+        "INSERT INTO keys (id, account_id, name, prefix, role, secret_hash, created_at, version, limit_kind, "
+        "limit_amount, period_start, spent, reserved, spent_total) "
+        "VALUES (1, 1, 'key', 'fb', 'user', :hash, 0, 1, 'none', 0, 0, 75, 30, 75)",
+        f"INSERT INTO reservations (request_id, {columns}) VALUES ('r', {request})",
+        f"INSERT INTO entries (request_id, {columns}, settled_at, state, outcome, cost) "
+        f"VALUES ('e', {request}, {reserved_at}, 'settled', 'finished', 60)",
+        "INSERT INTO usage_daily VALUES ('2026-11-19', 1, 1, 'demo', 3, 3, 0, 6, 15), "
+        "('2026-11-20', 1, 1, 'demo', 1, 1, 0, 2, 60)",
+    )
+
+    def before(connection: Connection) -> None:
+        migrate(connection, "0004")
+        for statement in statements:
+            connection.execute(text(statement), {"hash": b"x" * 32} if ":hash" in statement else {})
+
+    async with empty.write() as connection:
+        await connection.run_sync(before)
+    await upgrade(empty)
+    accounts, keys, usage = Accounts(empty, lambda: reserved_at), Keys(empty, lambda: reserved_at), Usage(empty)
+    (standing,) = (await accounts.balance(1)).limits
+    assert standing.limit == Limit(LimitKind.DAY, Picodollars(100))
+    assert (standing.period_start, standing.spent, standing.reserved) == (day, 60, 30)
+    key = await keys.balance(1)
+    assert (key.limits, key.spent_total, key.reserved_total) == ((), 75, 30)
+    assert [(row.day, row.requests, row.cost) for row in await usage.totals(["day"])] == [
+        ("2026-11-19", 3, 15),
+        ("2026-11-20", 1, 60),
+    ]
+    assert [(row.hour, row.cost) for row in await usage.totals(["hour"])] == [
+        ("2026-11-19T00:00:00.000Z", 15),
+        ("2026-11-20T12:00:00.000Z", 60),
+    ]
+    assert [(row.user, row.requests, row.cost) for row in await usage.totals(["user"])] == [
+        (None, 3, 15),
+        ("ada", 1, 60),
+    ]
+    assert (await accounts.set_limit(1, Limit(LimitKind.HOUR, Picodollars(100)), actor="test")).left == 10

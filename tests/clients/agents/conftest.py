@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 AGENT_SECONDS_MAX = 100
 
 
-@dataclass(frozen=True)
+@dataclass
 class Agent:
     """One agent, in a project of its own with the file `play.FILE`."""
 
@@ -32,6 +32,10 @@ class Agent:
     project: Path
     home: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = counted(self.server)
 
     def run(self, *arguments: str) -> str:
         """What it printed. Fails where the agent does."""
@@ -53,17 +57,20 @@ class Agent:
         """What it printed, where it prints a JSON object for each event."""
         return [loads(line) for line in self.run(*arguments).splitlines() if line.startswith("{")]
 
-    def usage(self) -> dict[str, Any]:
-        """What its key spent, as `farebox usage` says."""
-        asked = self.server.farebox("usage", "--by", "", "--json")
-        assert asked.returncode == 0, asked.stderr
-        found: list[dict[str, Any]] = loads(asked.stdout)
-        return found[0]
+    def usage(self) -> dict[str, int]:
+        """The requests and tokens that the ledger has of its session."""
+        return {name: count - self.before[name] for name, count in counted(self.server).items()}
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Server]:
-    """Each test has its own, so that what it cost is what one session cost."""
+def counted(server: Server) -> dict[str, int]:
+    with server.client() as http:
+        total: dict[str, Any] = http.get("/v1/usage").json()["total"]
+    return {name: total[name] for name in ("requests", "prompt_tokens", "completion_tokens")}
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    tmp_path = tmp_path_factory.mktemp("agents")
     cards = tmp_path / "cards.toml"
     cards.write_text(play.CARD)
     with start_server(
@@ -127,7 +134,23 @@ def opencode(gateway: Server, node_agents: Path, tmp_path: Path) -> Agent:
 @pytest.fixture
 def aider(gateway: Server, aider_program: Path, tmp_path: Path) -> Agent:
     project, home = prepared(tmp_path)
-    exports = [line for line in play.printed("export", gateway.url).splitlines() if line.startswith("export ")]
-    values = dict(line.removeprefix("export ").split("=") for line in exports)
-    environment = {name: value.replace("$FAREBOX_KEY", gateway.key) for name, value in values.items()}
+    environment = exported("export OPENAI_API_BASE", gateway)
     return Agent(gateway, aider_program, project, home, environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+
+
+@pytest.fixture
+def claude(gateway: Server, node_agents: Path, tmp_path: Path) -> Agent:
+    """The program itself: the package's own `claude` is put in its place by a script that is not run."""
+    project, home = prepared(tmp_path)
+    barn = {"type": "stdio", "command": sys.executable, "args": [str(FOLDER / "barn.py")]}
+    (project / ".mcp.json").write_text(dumps({"mcpServers": {"barn": barn}}))
+    (program,) = (node_agents.parent / "@anthropic-ai").glob("claude-code-*/claude")
+    environment = exported("export ANTHROPIC_BASE_URL", gateway)
+    return Agent(gateway, program, project, home, environment | {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"})
+
+
+def exported(beginning: str, gateway: Server) -> dict[str, str]:
+    """The variables that a block of `docs/agents.md` sets."""
+    lines = [line for line in play.printed(beginning, gateway.url).splitlines() if line.startswith("export ")]
+    values = dict(line.removeprefix("export ").split("=") for line in lines)
+    return {name: value.replace("$FAREBOX_KEY", gateway.key) for name, value in values.items()}

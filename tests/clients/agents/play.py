@@ -23,6 +23,7 @@ FILE, HARVEST = "harvest.txt", "The harvest filled 4711 sacks."
 ANSWER = "It was 4711 sacks."
 READ_BY_CODEX = "Read harvest.txt and say how much it was."
 READ_BY_OPENCODE = "Look into harvest.txt and say how much it was."
+READ_BY_CLAUDE, COUNT_BY_CLAUDE = "Open harvest.txt and say how much it was.", "Count the sacks of 2025, Claude."
 COUNT, COUNTED, BARN_ANSWER = "Count the sacks of 2025 in the barn.", "In 2025 there were 4712 sacks.", "4712 sacks."
 NOTE, NOTED = "Write a note of it.", "The note is written."
 NOTE_TEXT = "4711 sacks, “counted”\n"
@@ -55,7 +56,17 @@ SCRIPT = {
             "match": COUNT,
             "steps": [{"reason": "I ask the barn."}, _call("mcp__barn__count_sacks", year=2025)],
         },
+        {"match": COUNT_BY_CLAUDE, "steps": [{"reason": "I ask."}, _call("mcp__barn__count_sacks", year=2025)]},
+        {"match": f"tool: {HARVEST}", "steps": [{"reason": "Now I know."}, {"emit": ANSWER}]},
         {"match": HARVEST + "\n", "steps": [{"emit": ANSWER}]},
+        {
+            "match": READ_BY_CLAUDE,
+            "steps": [
+                {"reason": "It will be in the file."},
+                {"emit": "I look."},
+                _call("Bash", command=f"cat {FILE}", description="Reads the file"),
+            ],
+        },
         {"match": READ_BY_CODEX, "steps": [{"emit": "I look."}, _call("exec_command", cmd=f"cat {FILE}")]},
         {
             "match": READ_BY_OPENCODE,

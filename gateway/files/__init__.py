@@ -1,0 +1,1 @@
+"""Files that clients upload for batches and get back from them."""

@@ -1,0 +1,1 @@
+"""The settings in groups; `gateway.settings.Settings` is all of them."""
