@@ -25,7 +25,7 @@ PLAIN_TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.co
 MISTRAL_TEMPLATE = PLAIN_TEMPLATE + "{% if tools %}[TOOL_CALLS]{% endif %}"
 
 SHAPE = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -65,7 +65,7 @@ def gemma(folder: Path) -> None:
 
 def base(folder: Path) -> None:
     """One that was never taught to converse: without a chat template."""
-    shape: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+    shape: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128}
     _generator(folder, "GPT2", None, lm_head="GPT2LMHeadModel", **shape)
 
 

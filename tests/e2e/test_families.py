@@ -80,7 +80,7 @@ def test_a_model_without_a_template_goes_on_from_texts_and_says_what_conversatio
 
 def test_an_embedder_makes_vectors(http: httpx.Client) -> None:
     found = post(http, "/v1/embeddings", model="embedder", input=["one", "two words"])
-    assert [len(one["embedding"]) for one in found["data"]] == [32, 32]
+    assert [len(one["embedding"]) for one in found["data"]] == [64, 64]
 
 
 def test_a_reranker_orders_documents_by_the_scores_of_their_pairs(http: httpx.Client) -> None:
