@@ -57,6 +57,13 @@ class TestOpenAI:
     def test_conversation(self, openai_both: Report) -> None:
         assert openai_both.answer("conversation") == scene.YOU
 
+    def test_batch(self, openai: Report) -> None:
+        answer = openai.answer("batch")
+        assert answer["status"] == "completed"
+        assert answer["counts"] == {"total": 3, "completed": 3, "failed": 0}
+        assert answer["ids"] == ["request-1", "request-2", "request-3"]
+        assert answer["texts"] == [scene.ANSWER] * 3
+
     def test_tool_call(self, openai_both: Report) -> None:
         answer = openai_both.answer("tool")
         assert_weather_call(answer)

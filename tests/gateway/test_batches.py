@@ -12,12 +12,21 @@ import openai
 import pytest
 
 from engine.script import HANG, RequestScript, Script, emit, fail, sleep
+from gateway.batches.batch import Batch, Status, Tally
+from gateway.batches.batches import is_late
+from gateway.cli import build_parser
+from gateway.commands.batches import progress
+from gateway.settings import SettingsError
 from pricing.balance import Limit, LimitKind
 from pricing.keys import Keys, KeyTerms
 from pricing.money import Picodollars
 from storage.database import Database
-from tests.gateway.conftest import DEMO, GatewayServer, GatewayServers, make_key, rows
+from storage.errors import InvalidSetting
+from tests.gateway.conftest import DEMO, WEBHOOK_SECRET, GatewayServer, GatewayServers, make_key, rows
 from tests.gateway.test_files import of_another_account, upload
+from tests.gateway.test_webhooks import Receiver, receiver
+
+__all__ = ["receiver"]
 
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -388,3 +397,76 @@ async def test_a_gateway_that_stops_leaves_its_batch_to_the_next(gateway_server:
         assert charged == {one["response"]["request_id"] for one in output}
         shown, total = await total_cost(server, batch)
         assert shown == total
+
+
+async def test_a_client_is_called_when_its_batch_has_ended(gateway_server: GatewayServers, receiver: Receiver) -> None:
+    more = {"webhook_secret": WEBHOOK_SECRET, "webhook_allow_private": True}
+    async with demo(gateway_server, **more) as (_, client):
+        good = await submit(client, jsonl([line(0)]), webhook=receiver.url)
+        assert good["webhook"] == receiver.url
+        await ended(client, good)
+        bad = await submit(client, b"nonsense\n", webhook=receiver.url)
+        await ended(client, bad)
+        events = sorted([await receiver.document() for _ in range(2)], key=lambda event: str(event["type"]))
+        assert [(event["type"], event["data"]["id"]) for event in events] == [
+            ("batch.completed", good["id"]),
+            ("batch.failed", bad["id"]),
+        ]
+        assert all(event["object"] == "event" and event["id"].startswith("evt_") for event in events)
+        refused = {"input_file_id": good["input_file_id"], "endpoint": CHAT, "completion_window": "24h"}
+        answer = await client.post("/v1/batches", json={**refused, "webhook": "http://user@nowhere/"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "webhook")
+
+
+async def test_the_command_line_runs_shows_lists_and_cancels(
+    gateway_server: GatewayServers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "requests.jsonl"
+    source.write_bytes(jsonl([line(number) for number in range(4)]))
+
+    async def farebox(*arguments: str) -> tuple[int, str]:
+        options = build_parser().parse_args(["batches", *arguments])
+        status = await asyncio.to_thread(options.run, options)
+        return status, capsys.readouterr().out
+
+    async with demo(gateway_server) as (server, _):
+        place = ("--data-dir", str(tmp_path))
+        status, out = await farebox("run", str(source), "--wait", "--url", server.url, "--key", server.secret)
+        batch_id, target = out.split()
+        assert (status, target) == (0, str(tmp_path / "requests.output.jsonl"))
+        assert len((tmp_path / "requests.output.jsonl").read_text().splitlines()) == 4
+        _, out = await farebox("list", "--json", *place)
+        (row,) = json.loads(out)
+        assert (row["batch"], row["status"], row["completed"]) == (batch_id, "completed", 4)
+        _, out = await farebox("show", batch_id, *place)
+        assert json.loads(out)["request_counts"]["completed"] == 4
+        with pytest.raises(InvalidSetting, match="is completed"):
+            await farebox("cancel", batch_id, *place)
+        source.write_bytes(b"nonsense\n")
+        with pytest.raises(SettingsError, match="--endpoint"):
+            await farebox("run", str(source), "--url", server.url, "--key", server.secret)
+        arguments = ("--endpoint", CHAT, "--wait", "--url", server.url, "--key", server.secret)
+        status, _ = await farebox("run", str(source), *arguments)
+        assert status == 1
+
+
+def test_a_line_of_progress() -> None:
+    batch = {"request_counts": {"total": 4, "completed": 1, "failed": 1}, "status": "in_progress"}
+    assert progress(batch).rstrip() == f"{'█' * 15}{'░' * 15}  50%  2 of 4, 1 failed  in_progress"
+
+
+def test_a_batch_that_is_too_slow_for_its_window_is_late() -> None:
+    def batch(minutes: int, done: int) -> bool:
+        begun = Batch(
+            *("b", 1, 1, "openai", CHAT, None, "f", None, None, Status.IN_PROGRESS, None, None, None, None, 100, 0),
+            Tally(completed=done),
+            created_at=0,
+            expires_at=24 * 60 * 60_000,
+            in_progress_at=0,
+        )
+        return is_late(begun, minutes * 60_000)
+
+    assert not batch(60, 0)  # too early to say
+    assert batch(180, 0)
+    assert batch(180, 10)
+    assert not batch(180, 13)

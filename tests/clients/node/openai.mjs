@@ -1,5 +1,5 @@
 // The openai package.
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { report, scene } from "./reporting.mjs";
@@ -38,6 +38,35 @@ await report({
     const stream = client().chat.completions.stream(request(scene.question));
     const completion = await stream.finalChatCompletion();
     return completion.choices[0].message.content;
+  },
+
+  async batch() {
+    const api = client();
+    const line = (number) => ({
+      custom_id: `request-${number}`,
+      method: "POST",
+      url: "/v1/chat/completions",
+      body: request(scene.question),
+    });
+    const lines = [1, 2, 3].map((number) => JSON.stringify(line(number))).join("\n");
+    const file = await api.files.create({ file: await toFile(Buffer.from(lines), "in.jsonl"), purpose: "batch" });
+    let batch = await api.batches.create({
+      input_file_id: file.id,
+      endpoint: "/v1/chat/completions",
+      completion_window: "24h",
+    });
+    while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      batch = await api.batches.retrieve(batch.id);
+    }
+    const content = await (await api.files.content(batch.output_file_id)).text();
+    const results = content.trim().split("\n").map((one) => JSON.parse(one));
+    return {
+      status: batch.status,
+      counts: batch.request_counts,
+      ids: results.map((one) => one.custom_id).sort(),
+      texts: results.map((one) => one.response.body.choices[0].message.content),
+    };
   },
 
   async conversation() {
