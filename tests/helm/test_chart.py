@@ -228,7 +228,8 @@ def test_admin_and_metrics_are_not_exposed(chart: Chart) -> None:
     paths = [path["path"] for rule in rules for path in rule["http"]["paths"]]
     matches = find(manifests, "HTTPRoute")["spec"]["rules"][0]["matches"]
     paths += [match["path"]["value"] for match in matches]
-    assert set(paths) == {"/v1", "/anthropic", "/models", "/openapi.json", "/docs"}
+    clients = {"/v1", "/v2", "/anthropic", "/models", "/tokenize", "/detokenize", "/score", "/rerank"}
+    assert set(paths) == clients | {"/openapi.json", "/docs"}
 
 
 def test_gpus_and_shared_memory_are_asked_for(chart: Chart) -> None:
