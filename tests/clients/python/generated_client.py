@@ -16,7 +16,11 @@ def made() -> object:
     """What the generator has to complain of. Its formatter is a program beside this Python."""
     binaries = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # It knows no lists of JSON lines, as the results of batches are.
+    config = FOLDER.parent / f"{FOLDER.name}.json"
+    config.write_text(json.dumps({"content_type_overrides": {"application/jsonl": "text/plain"}}))
     command = [binaries / "openapi-python-client", "generate", "--url", f"{SCENE['url']}/openapi.json"]
+    command += ["--config", config]
     result = subprocess.run(
         [*command, "--output-path", FOLDER, "--overwrite"], env=environment, capture_output=True, text=True, check=True
     )
