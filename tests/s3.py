@@ -1,10 +1,6 @@
-"""A server of the S3 kind: moto's, where it is installed. It isn't one of the packages for tests, since it needs
-versions of others that don't fit beside theirs: `pip install "moto[server]"` into an environment of its own, with its
-`bin` on the PATH.
-"""
+"""A server of the S3 kind: moto's, in a virtual environment of its own (`tests.clients.installing`)."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +10,7 @@ import httpx
 
 from gateway.process.server import listen
 from tests import programs
+from tests.clients import installing
 
 BUCKET = "farebox-files"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}
@@ -23,7 +20,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secre
 def s3_server() -> Iterator[str]:
     """The URL of a server with an empty bucket; while it runs, AWS_* say how it is reached."""
     programs.starts("moto_server")
-    program = shutil.which("moto_server") or programs.missing("moto_server", 'pip install "moto[server]"')
+    program = installing.s3_server()
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"

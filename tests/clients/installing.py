@@ -22,6 +22,8 @@ ENVIRONMENT = ROOT / ".venv-clients"
 REQUIREMENTS = FOLDER / "requirements.txt"
 EVALUATION_ENVIRONMENT = ROOT / ".venv-evaluation"
 EVALUATION_REQUIREMENTS = FOLDER / "evaluation.txt"
+S3_ENVIRONMENT = ROOT / ".venv-s3"
+S3_REQUIREMENTS = FOLDER / "s3.txt"
 NODE_FOLDER = FOLDER / "node"
 INSTALL_SECONDS_MAX = 800
 
@@ -34,6 +36,11 @@ def python_clients() -> Path:
 def evaluation_tools() -> Path:
     """The Python that has lm-eval and guidellm, with a CPU build of torch: guidellm's data loader is torch's."""
     return python_with(EVALUATION_ENVIRONMENT, EVALUATION_REQUIREMENTS, "the tools that evaluate models", "--no-deps")
+
+
+def s3_server() -> Path:
+    """The program that is moto's server of the S3 kind."""
+    return python_with(S3_ENVIRONMENT, S3_REQUIREMENTS, "a server of the S3 kind").with_name("moto_server")
 
 
 def python_with(environment: Path, requirements: Path, what: str, *options: str) -> Path:
