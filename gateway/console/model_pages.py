@@ -24,6 +24,7 @@ TITLES = {
     "messages": "Anthropic messages",
     "native": "Inference",
     "embeddings": "Embeddings",
+    "score": "Scores",
 }
 # Not for the playground, which shows one answer and counts its tokens by itself.
 # In the order of the pages that this gateway stands in for; what they don't have comes after.
@@ -80,14 +81,15 @@ class ModelPages:
         for route in api:
             if isinstance(route, Route) and isinstance(route.app, Generating):
                 operation, body = route.app.operation, route.app.body
-                name = body.ROUTE
-                known = found.get((name, body))
-                if known is None or route.path.startswith(PREFERRED):
-                    found[name, body] = APIRoute(name, route.path, operation, body)
+                made = APIRoute(body.ROUTE, route.path, operation, body)
+                if EVENTS not in operation.answers and _streams(made):
+                    continue  # of several routes with one body, one answers; the others count or show
+                if (made.name, body) not in found or route.path.startswith(PREFERRED):
+                    found[made.name, body] = made
         order = list(TITLES)
-        # Of two bodies for one route, one answers and the other only counts.
-        self._routes = [route for route in found.values() if EVENTS in route.operation.answers or not _streams(route)]
-        self._routes.sort(key=lambda route: order.index(route.name) if route.name in order else len(order))
+        self._routes = sorted(
+            found.values(), key=lambda route: order.index(route.name) if route.name in order else len(order)
+        )
         # With the model that they are of: an adapter of the same name may take its place.
         self._schemas: dict[tuple[str, str, str], tuple[Model, JSONSchema]] = {}
         self._rows: dict[tuple[str, str], tuple[Model, tuple[Field, ...]]] = {}
