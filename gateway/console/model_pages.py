@@ -86,7 +86,6 @@ class ModelPages:
                     continue  # of several routes with one body, one answers; the others count or show
                 if (made.name, body) not in found or route.path.startswith(PREFERRED):
                     found[made.name, body] = made
-        order = list(TITLES)
         self._routes = sorted(
             found.values(), key=lambda route: order.index(route.name) if route.name in order else len(order)
         )
