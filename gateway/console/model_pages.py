@@ -86,9 +86,8 @@ class ModelPages:
                     continue  # of several routes with one body, one answers; the others count or show
                 if (made.name, body) not in found or route.path.startswith(PREFERRED):
                     found[made.name, body] = made
-        self._routes = sorted(
-            found.values(), key=lambda route: order.index(route.name) if route.name in order else len(order)
-        )
+        places = {name: place for place, name in enumerate(TITLES)}
+        self._routes = sorted(found.values(), key=lambda route: places.get(route.name, len(places)))
         # With the model that they are of: an adapter of the same name may take its place.
         self._schemas: dict[tuple[str, str, str], tuple[Model, JSONSchema]] = {}
         self._rows: dict[tuple[str, str], tuple[Model, tuple[Field, ...]]] = {}
