@@ -48,7 +48,7 @@ def _period(unit: Unit, zone: str, week_start: Weekday, at: int) -> tuple[int, i
         shift = _standard_offset(where) % _MS_PER_HOUR
         start = at - (at + shift) % _MS_PER_HOUR
         return start, start + _MS_PER_HOUR
-    first = _first_day(unit, week_start, datetime.fromtimestamp(at / MS_PER_SECOND, where).date())
+    first = _first_day(unit, week_start, datetime.fromtimestamp(at // MS_PER_SECOND, where).date())
     start, end = _midnight(first, where), _midnight(following := _next(unit, first), where)
     if at >= end:  # clocks were put back over midnight: that day has begun, and goes on
         return end, _midnight(_next(unit, following), where)

@@ -65,7 +65,7 @@ def _times(kind: str, per_token: Picodollars, factor: Fraction, rounded_down: bo
     exact = per_token * factor
     if exact.denominator != 1 and not rounded_down:
         raise InvalidAmount(
-            f"The {kind} price of {per_token} picodollars per token times {float(factor):g} is {float(exact):g}, which "
+            f"The {kind} price of {per_token} picodollars per token times {factor} is {exact}, which "
             "is no whole number of picodollars. Choose a factor with fewer decimals."
         )
     return Picodollars(exact.numerator // exact.denominator)

@@ -38,6 +38,10 @@ FAREBOX = {
     "farebox_accounts_by_spent",
     "farebox_event_loop_delay_seconds",
     "farebox_large_requests_waiting",
+    "farebox_oldest_waiting_seconds",
+    "farebox_batches",
+    "farebox_batch_lines_left",
+    "farebox_batches_late",
 }
 
 
