@@ -56,7 +56,7 @@ def outside(parameter: Parameter) -> list[Decimal]:
         values.append(Decimal(str(parameter.maximum)) + step(parameter))
     if parameter.below is not None:
         values += [Decimal(str(parameter.below)), Decimal(str(parameter.below)) + step(parameter)]
-    return values
+    return [value for value in values if value not in parameter.off]
 
 
 @pytest.mark.parametrize(("profile", "name", "parameter"), NUMBERS, ids=lambda value: getattr(value, "name", ""))
