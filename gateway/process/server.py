@@ -130,7 +130,7 @@ async def _load(gateway: Gateway, server: Server, ready: Callable[[], None]) -> 
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
         sys.setswitchinterval(SWITCH_SECONDS)
-        gateway.watch.tells = True
+        gateway.watch.tell()
         ready()
     except Exception:
         server.should_exit = True

@@ -66,6 +66,13 @@ class LoopWatch:
         self._due = time.monotonic() + PERIOD_SECONDS
         self._timer = self._loop.call_later(PERIOD_SECONDS, self._turn)
 
+    def tell(self) -> None:
+        """Say on the log, from now on, what holds the loop up. What held it up while models were loaded is past."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wait()
+        self.tells = True
+
     def _turn(self) -> None:
         delay = max(0.0, time.monotonic() - self._due)
         self.note(delay)
