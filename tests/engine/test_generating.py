@@ -270,9 +270,7 @@ async def test_metrics_are_on_the_default_page(engine: EmbeddedEngine, start: St
     before = metric("vllm:generation_tokens_total", engine)
     answered = metric("vllm:request_success_total", engine, finished_reason="length")
     firsts = metric("vllm:time_to_first_token_seconds_count", engine)
-    gaps = metric(
-        "vllm:inter_token_latency_seconds_count", engine
-    )  # vLLM's own way to generate, beside it, counts them
+    gaps = metric("vllm:inter_token_latency_seconds_count", engine)  # vLLM, asked directly, counts them
     await read(await start(max_tokens=9, ignore_eos=True))
     await asyncio.sleep(0.3)
     assert metric("vllm:generation_tokens_total", engine) == before + 9
