@@ -1,12 +1,14 @@
 """The page of batches: an account's, with what they came to, and a button that stops one."""
 
-from engine.script import HANG, RequestScript, Script, emit
+from engine.script import RequestScript, Script, emit, sleep
 from tests.console.conftest import ADMIN, visitor
 from tests.gateway.conftest import GatewayServers
 from tests.gateway.test_batches import ended, jsonl, line, submit
 from tests.gateway.test_files import of_another_account
 
-PLAY = Script(requests=(RequestScript((emit("never"), HANG), match="wait"), RequestScript((emit("one two"),))))
+PLAY = Script(
+    requests=(RequestScript((emit("slow"), *[sleep(0.5)] * 6), match="wait"), RequestScript((emit("one two"),)))
+)
 
 
 async def test_a_batch_is_shown_to_its_account_and_stopped(gateway_server: GatewayServers) -> None:
